@@ -1,0 +1,39 @@
+//! `edge` turns documents into chunks and vectors on low-power devices.
+//!
+//! # The rooms
+//! Arrows point down; `tests/tidy.rs` holds the code to this list.
+//!
+//! ```text
+//! cli         one file a subcommand: reads what the user names, writes what was asked for
+//! node        carries out: opens the store, finds models, runs jobs, keeps results
+//! config      defaults < file < EDGE_* < flags, every value with its source
+//! store       one LMDB environment and one key in a data directory, held by one process
+//! inference   segment, chunk, tokenise, batch, embed; the model folder
+//! wire        what crosses a socket or lies on disk: ids, records, their exact bytes
+//! ```
+//!
+//! `store` and `inference` do not know each other; `wire` knows nobody. A room appears with its first file:
+//! `proto`, `transport`, `discovery`, `power` and `api` come with the nodes that talk to each other.
+//!
+//! # The life of one job, on one machine
+//! 1. `cli::embed` walks the paths, reads each document once and cuts it by [`inference::cut`], a pure function
+//!    of its bytes, into **segments** of at most [`inference::SEGMENT_BYTES_MAX`]. Of each it notes the place and
+//!    the [`wire::ContentKey`]: BLAKE3 of text, options, chunker version, model.
+//! 2. What the store has under its key is done. The rest is read again, checked against its key, and goes as a
+//!    **job** to [`node::LocalRun`].
+//! 3. A compute thread of [`inference::Pool`] chunks and tokenises it, sorts the chunks of its window by length,
+//!    packs them into batches by tokens, and has them embedded.
+//! 4. Results are written in batches, each one durable transaction. Only then is the key reported as done.
+//! 5. When all of a document is done and its turn has come, `cli::embed` reads its text and results once more
+//!    and writes the lines, in source order.
+//!
+//! # What always holds
+//! - A result is a pure function of its key; who computes it, with what in the same batch, changes vectors by less
+//!   than cosine 0.9999 and nothing else at all.
+//! - Nothing is reported as done, and no exit code 0 given, before the disk has it. So SIGKILL at any moment costs
+//!   what was not yet written, and the same command goes on from there.
+//! - One bad document never fails a batch: it is named with its reason, the others are in the output.
+//! - Memory does not grow with the input, but for 100 bytes a segment.
+//! - No network: this much of edge opens no socket.
+
+pub mod wire;

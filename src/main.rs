@@ -1,0 +1,3 @@
+//! The `edge` program; see the library's first page for the map.
+
+fn main() {}

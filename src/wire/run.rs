@@ -1,0 +1,35 @@
+//! The record of a run: what was asked, when, and how it ended.
+
+use serde::{Deserialize, Serialize};
+
+use super::ModelHash;
+
+/// How far a run came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunState {
+    /// Begun, and not known to have ended: it is going on, or was interrupted.
+    Begun,
+    /// Everything was done.
+    Done,
+    /// Ended, some documents had failed.
+    DoneWithFailures,
+}
+
+/// A run, without its content keys, which stand in pages of their own. Version 1, frozen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Wall clock in milliseconds since 1970, for retention and for people; `None` where the clock was unset.
+    pub touched_ms: Option<u64>,
+    /// How far it came.
+    pub state: RunState,
+    /// The inputs as they were given, for people; cut off at 200 bytes.
+    pub title: String,
+    /// Model that it ran with.
+    pub model: ModelHash,
+    /// Documents that could be read.
+    pub documents: u32,
+    /// Content keys, in source order, with repetitions.
+    pub segments: u32,
+    /// Bytes of text.
+    pub text_bytes: u64,
+}
