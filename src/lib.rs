@@ -36,4 +36,5 @@
 //! - Memory does not grow with the input, but for 100 bytes a segment.
 //! - No network: this much of edge opens no socket.
 
+pub mod store;
 pub mod wire;

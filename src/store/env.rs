@@ -1,0 +1,319 @@
+//! Opens the environment so that no file, however damaged, ends the process, and lets the map grow.
+//!
+//! The file is always as long as its map (sparse), so no page of the map lies behind its end. A file that
+//! is cut off, is none of LMDB's, or was twice the last thing that an edge opened, is set aside and a new
+//! one begun: results can be computed again, and the old file is kept for whoever wants to look.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use heed::{
+    CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
+    types::Bytes,
+};
+
+use super::{
+    DATA_FILE, DirectoryLock, StoreError,
+    meta_page::{Shape, inspect},
+};
+use crate::wire;
+
+/// Version of the layout as a whole. It rises when an older edge must not open the store.
+const SCHEMA: u32 = 1;
+/// A new store takes no more room than this, sparse: a Pi refuses the giant maps that servers use.
+const MAP_BYTES_START: usize = 16 << 20;
+/// Where growth ends. On 32-bit machines the map shares 3 GiB of addresses with everything else.
+const MAP_BYTES_MAX: usize = if cfg!(target_pointer_width = "64") { 1 << 40 } else { 1 << 30 };
+/// Files below this are not worth a compaction's writes to an SD card.
+const COMPACT_BYTES_MIN: u64 = 64 << 20;
+/// After so many deaths while opening, the file is taken for damaged.
+const DEATHS_MAX: u8 = 2;
+/// Set-aside files that are kept before somebody has to look.
+const BROKEN_KEPT_MAX: u32 = 9;
+
+pub(super) type Table = Database<'static, Bytes, Bytes>;
+
+/// The environment of one data directory.
+pub struct Store {
+    env: Env<WithoutTls>,
+    path: PathBuf,
+    map_bytes: usize,
+    pub(super) tables: Tables,
+}
+
+/// The databases of the environment. Names are part of the format.
+#[derive(Clone, Copy)]
+pub(super) struct Tables {
+    pub(super) meta: Table,
+    pub(super) results: Table,
+    pub(super) runs: Table,
+    pub(super) run_keys: Table,
+}
+
+const TABLES: [&str; 4] = ["meta", "results", "runs", "run_keys"];
+
+/// An open store, and what the owner should know of how it came to be open.
+pub struct Opened {
+    /// The store.
+    pub store: Store,
+    /// Where a damaged file was set aside, and why.
+    pub set_aside: Option<(PathBuf, String)>,
+}
+
+/// Size and fill of a store.
+#[derive(Debug, Clone)]
+pub struct StoreReport {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes that it takes on the disk.
+    pub disk_bytes: u64,
+    /// Bytes of it that hold something.
+    pub used_bytes: u64,
+    /// Results stored.
+    pub results: u64,
+    /// Runs remembered.
+    pub runs: u64,
+}
+
+impl Store {
+    /// Opens the store of `directory`, whose lock the caller holds. Compacts it where over half is free.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] and all that the disk may say. A damaged file is no error: see [`Opened`].
+    pub fn open(directory: &Path, _held: &DirectoryLock) -> Result<Opened, StoreError> {
+        let path = directory.join(DATA_FILE);
+        let mut set_aside = None;
+        let marker = directory.join("opening");
+        let deaths = deaths(&marker);
+        let shape = match File::open(&path) {
+            Ok(mut file) => inspect(&mut file).map_err(|e| file_error("read", &path, e))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Shape::Empty,
+            Err(error) => return Err(file_error("read", &path, error)),
+        };
+        if let Shape::Broken(why) = shape {
+            set_aside = Some((set_file_aside(&path)?, why));
+        } else if deaths >= DEATHS_MAX {
+            let why = format!("edge died {deaths} times while opening it");
+            set_aside = Some((set_file_aside(&path)?, why));
+        }
+        let count = if set_aside.is_some() { 1 } else { deaths + 1 };
+        // Best effort: a disk too full for one byte says so at the first write of something that matters.
+        let _ = fs::write(&marker, [b'0' + count]);
+        let opened = match Self::map(&path) {
+            Err(StoreError::Open { source: heed::Error::Mdb(error), .. }) if is_damage(error) => {
+                let why = error.to_string();
+                set_aside = Some((set_file_aside(&path)?, why));
+                Self::map(&path)
+            }
+            other => other,
+        };
+        let _ = fs::remove_file(&marker);
+        let mut store = opened?;
+        if store.is_mostly_free()? {
+            store = store.compacted()?;
+        }
+        Ok(Opened { store, set_aside })
+    }
+
+    fn map(path: &Path) -> Result<Self, StoreError> {
+        let open_error = |source| StoreError::Open { path: path.to_owned(), source };
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)
+            .map_err(|e| file_error("open", path, e))?;
+        let length = file.metadata().map_err(|e| file_error("read", path, e))?.len();
+        let map_bytes = map_bytes_for(length);
+        if length > 0 {
+            file.set_len(map_bytes as u64).map_err(|e| file_error("extend", path, e))?;
+        }
+        drop(file);
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(map_bytes).max_dbs(16).max_readers(16);
+        #[expect(
+            unsafe_code,
+            reason = "the directory's lock is held, so nobody else maps or changes the file"
+        )]
+        let env = unsafe { options.open(directory) }.map_err(open_error)?;
+        env.clear_stale_readers().map_err(open_error)?;
+        let tables = open_tables(&env).map_err(open_error)?;
+        let mut store = Self { env, path: path.to_owned(), map_bytes, tables };
+        if length == 0 {
+            extend(path, map_bytes)?;
+        }
+        store.check_schema()?;
+        Ok(store)
+    }
+
+    fn check_schema(&mut self) -> Result<(), StoreError> {
+        let found =
+            self.read("its schema", |tables, txn| Ok(tables.meta.get(txn, b"schema")?.map(<[u8]>::to_vec)))?;
+        let Some(record) = found else {
+            let record = wire::seal("meta", 1, b"schema", &SCHEMA);
+            return self.write("its schema", |tables, txn| tables.meta.put(txn, b"schema", &record));
+        };
+        let found: u32 = wire::open("meta", 1, b"schema", &record)
+            .map_err(|source| StoreError::Record { what: "its schema", source })?;
+        if found > SCHEMA {
+            return Err(StoreError::Newer { path: self.path.clone(), found, known: SCHEMA });
+        }
+        Ok(())
+    }
+
+    /// One read transaction.
+    pub(super) fn read<T>(
+        &self,
+        what: &'static str,
+        body: impl FnOnce(&Tables, &RoTxn<'_, WithoutTls>) -> heed::Result<T>,
+    ) -> Result<T, StoreError> {
+        let txn = self.env.read_txn().map_err(|source| StoreError::Read { what, source })?;
+        body(&self.tables, &txn).map_err(|source| StoreError::Read { what, source })
+    }
+
+    /// One durable write transaction: when this returns, the disk has it. `body` may run more than once,
+    /// each time from the state before.
+    pub(super) fn write<T>(
+        &mut self,
+        what: &'static str,
+        mut body: impl FnMut(&Tables, &mut RwTxn<'_>) -> heed::Result<T>,
+    ) -> Result<T, StoreError> {
+        loop {
+            let attempt = (|| {
+                let mut txn = self.env.write_txn()?;
+                let value = body(&self.tables, &mut txn)?;
+                txn.commit()?;
+                Ok(value)
+            })();
+            match attempt {
+                Err(heed::Error::Mdb(MdbError::MapFull)) => self.grow(what)?,
+                other => return other.map_err(|source| StoreError::write(what, source)),
+            }
+        }
+    }
+
+    fn grow(&mut self, what: &'static str) -> Result<(), StoreError> {
+        if self.map_bytes >= MAP_BYTES_MAX {
+            return Err(StoreError::Ceiling { what, bytes: self.map_bytes });
+        }
+        let larger = self.map_bytes.saturating_mul(2).min(MAP_BYTES_MAX);
+        extend(&self.path, larger)?;
+        #[expect(unsafe_code, reason = "&mut self: no transaction of this environment is open")]
+        unsafe { self.env.resize(larger) }.map_err(|source| StoreError::write(what, source))?;
+        self.map_bytes = larger;
+        tracing::debug!(map_bytes = larger, "store grows");
+        Ok(())
+    }
+
+    /// Size and fill, counted in one read transaction.
+    ///
+    /// # Errors
+    /// What reading may say.
+    pub fn report(&self) -> Result<StoreReport, StoreError> {
+        let (used, results, runs) = self.read("its size", |tables, txn| {
+            let mut used = self.env.unnamed_database_stat().non_free_page_size() as u64;
+            for table in [tables.meta, tables.results, tables.runs, tables.run_keys] {
+                used += table.stat(txn)?.non_free_page_size() as u64;
+            }
+            Ok((used, tables.results.len(txn)?, tables.runs.len(txn)?))
+        })?;
+        let disk_bytes = disk_bytes(&self.path).map_err(|e| file_error("read", &self.path, e))?;
+        Ok(StoreReport { path: self.path.clone(), disk_bytes, used_bytes: used, results, runs })
+    }
+
+    fn is_mostly_free(&self) -> Result<bool, StoreError> {
+        let report = self.report()?;
+        Ok(report.disk_bytes > COMPACT_BYTES_MIN && report.used_bytes < report.disk_bytes / 2)
+    }
+
+    /// Writes what is used to a new file and puts it in the place of the old one. Where the disk has no
+    /// room for that, the store stays as it is.
+    pub(super) fn compacted(self) -> Result<Self, StoreError> {
+        let new = self.path.with_extension("mdb.compact");
+        let _ = fs::remove_file(&new);
+        match self.env.copy_to_path(&new, CompactionOption::Enabled) {
+            Ok(file) => file.sync_all().map_err(|e| file_error("compact", &new, e))?,
+            Err(error) => {
+                tracing::warn!(%error, "store is not compacted");
+                let _ = fs::remove_file(&new);
+                return Ok(self);
+            }
+        }
+        let path = self.path.clone();
+        self.env.prepare_for_closing().wait();
+        fs::rename(&new, &path).map_err(|e| file_error("replace", &path, e))?;
+        Self::map(&path)
+    }
+}
+
+fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
+    let txn = env.write_txn()?;
+    // Tables that exist dirty no page, so an open store is not written to.
+    let opened = env.create_databases_and_commit(txn, |opener, txn| -> heed::Result<_> {
+        let mut create = |name| opener.create_database::<Bytes, Bytes>(txn, Some(name));
+        let [meta, results, runs, run_keys] = TABLES;
+        let tables = [create(meta)?, create(results)?, create(runs)?, create(run_keys)?];
+        Ok(CommitOrAbort::<_, ()>::Commit(tables))
+    })?;
+    let [meta, results, runs, run_keys] = opened.unwrap_commit();
+    Ok(Tables { meta, results, runs, run_keys })
+}
+
+fn is_damage(error: MdbError) -> bool {
+    matches!(error, MdbError::Invalid | MdbError::Corrupted | MdbError::PageNotFound | MdbError::Panic)
+}
+
+fn map_bytes_for(length: u64) -> usize {
+    let mut bytes = MAP_BYTES_START;
+    while (bytes as u64) < length && bytes < MAP_BYTES_MAX {
+        bytes = bytes.saturating_mul(2).min(MAP_BYTES_MAX);
+    }
+    bytes
+}
+
+fn extend(path: &Path, bytes: usize) -> Result<(), StoreError> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|file| file.set_len(bytes as u64))
+        .map_err(|e| file_error("extend", path, e))
+}
+
+fn deaths(marker: &Path) -> u8 {
+    match fs::read(marker).as_deref() {
+        Ok([digit @ b'0'..=b'9']) => digit - b'0',
+        _ => 0,
+    }
+}
+
+fn set_file_aside(path: &Path) -> Result<PathBuf, StoreError> {
+    let free = (1..=BROKEN_KEPT_MAX)
+        .map(|n| path.with_extension(format!("mdb.broken-{n}")))
+        .find(|candidate| !candidate.exists());
+    let Some(aside) = free else {
+        let full = io::Error::other(format!(
+            "{BROKEN_KEPT_MAX} damaged ones are kept already: look at the disk, then remove them"
+        ));
+        return Err(file_error("set aside", path, full));
+    };
+    fs::rename(path, &aside).map_err(|e| file_error("set aside", path, e))?;
+    let _ = fs::remove_file(path.with_file_name("lock.mdb"));
+    Ok(aside)
+}
+
+fn disk_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    // Blocks count what is really taken, the length counts the sparse end as well. Always in units of 512.
+    Ok(fs::metadata(path)?.blocks() * 512)
+}
+
+fn file_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
+    StoreError::File { action, path: path.to_owned(), source }
+}
