@@ -36,5 +36,6 @@
 //! - Memory does not grow with the input, but for 100 bytes a segment.
 //! - No network: this much of edge opens no socket.
 
+pub mod inference;
 pub mod store;
 pub mod wire;

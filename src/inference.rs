@@ -1,0 +1,29 @@
+//! Turns text into chunks and vectors: segment, chunk, tokenise, batch, embed.
+//!
+//! Deliberately absent: files of documents, the store, sockets. A job comes with its text and leaves as a
+//! result; who asked and who keeps it is `node`'s business. Compute runs on dedicated OS threads that hold
+//! no lock shared with anything else.
+
+mod batch;
+mod chunk;
+mod embed;
+mod engine;
+mod folder;
+mod golden;
+mod job;
+mod pool;
+mod segment;
+mod tokens;
+mod tract;
+
+pub use batch::{BATCH_TOKENS_MAX, batches};
+pub use chunk::{CHUNK_BYTES_PER_TOKEN_MAX, CHUNKER_VERSION, ChunkOptions, ChunkOptionsError, chunks};
+pub use embed::{EmbedError, Embedder, Stop};
+pub use engine::{Engine, JobError};
+pub use folder::{Manifest, ModelError, ModelFolder, Pooling};
+pub use golden::{GoldenReport, check as check_golden};
+pub use job::{Job, content_key};
+pub use pool::{Computed, Pool};
+pub use segment::{Carry, SEGMENT_BYTES_MAX, Syntax, cut, lead_start};
+pub use tokens::{TokenError, Tokens};
+pub use tract::TractModel;

@@ -1,0 +1,245 @@
+//! From jobs to results, on one thread: chunk, tokenise, sort by length, batch, embed, check.
+//!
+//! A panic or an error costs one batch's attempt. The sequences of that batch then run alone, so that only
+//! the job that is the cause fails, with its reason.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    BATCH_TOKENS_MAX, ChunkOptions, EmbedError, Embedder, Job, ModelError, ModelFolder, Stop, TokenError,
+    Tokens, TractModel, batches, chunks,
+};
+use crate::wire::{ChunkSpan, PeerId, ResultError, SegmentResult};
+
+/// How often a chunk limit is lowered because a tokenizer splits a chunk alone into more tokens than in
+/// its text. WordPiece never does; for others one step nearly always suffices.
+const REFITS_MAX: usize = 4;
+
+/// Why a job has no result. Stands for the segment, never for its neighbours.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// Compute was asked to stop; the job can be run again.
+    #[error("stopped")]
+    Stopped,
+    /// The tokenizer failed.
+    #[error("cannot be tokenised")]
+    Tokens(#[source] TokenError),
+    /// No limit makes a chunk fit.
+    #[error("cannot be cut into chunks of {tokens_max} tokens")]
+    Chunk {
+        /// Content tokens in a chunk.
+        tokens_max: u32,
+    },
+    /// The model failed on it, alone.
+    #[error("cannot be embedded")]
+    Embed(#[source] EmbedError),
+    /// A panic, alone.
+    #[error("made the model panic; this is a bug, please report it with the document")]
+    Panic,
+    /// The vectors are none.
+    #[error("got no right vectors")]
+    Result(#[source] ResultError),
+}
+
+type MakeEmbedder = Box<dyn Fn() -> Result<Box<dyn Embedder>, EmbedError> + Send + Sync>;
+
+/// A model ready to run, shared by all compute threads.
+pub struct Engine {
+    tokens: Tokens,
+    make: MakeEmbedder,
+    prefix: String,
+    dimension: usize,
+    max_tokens: usize,
+    peer: PeerId,
+}
+
+impl Engine {
+    /// Loads the model of `folder`; results will be signed off by `peer`.
+    ///
+    /// # Errors
+    /// [`ModelError`] names the file and the reason.
+    pub fn load(folder: &ModelFolder, peer: PeerId) -> Result<Self, ModelError> {
+        let (path, json) = folder.tokenizer()?;
+        let tokens = Tokens::from_bytes(&json).map_err(|source| ModelError::Tokenizer { path, source })?;
+        let model = Arc::new(TractModel::load(folder)?);
+        let manifest = folder.manifest();
+        Ok(Self {
+            tokens,
+            make: Box::new(move || model.embedder()),
+            prefix: manifest.prefix.document.clone(),
+            dimension: manifest.dimension,
+            max_tokens: manifest.max_tokens,
+            peer,
+        })
+    }
+
+    /// Floats in a vector.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// The tokenizer.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
+    }
+
+    /// A new embedder, for one thread.
+    ///
+    /// # Errors
+    /// [`EmbedError::Run`].
+    pub fn embedder(&self) -> Result<Box<dyn Embedder>, EmbedError> {
+        (self.make)()
+    }
+
+    /// Runs `jobs` together, so that short chunks of many jobs share batches. Results stand in the order of
+    /// the jobs, each with its share of the compute time.
+    ///
+    /// `embedder` is replaced when a panic may have left it in pieces.
+    pub fn run(
+        &self,
+        embedder: &mut Box<dyn Embedder>,
+        jobs: &[Job],
+        options: ChunkOptions,
+        stop: &Stop,
+    ) -> Vec<(Result<SegmentResult, JobError>, Duration)> {
+        let begun = Instant::now();
+        let mut window = Window { sequences: Vec::new(), jobs: Vec::new() };
+        for (at, job) in jobs.iter().enumerate() {
+            let cut = catch_unwind(AssertUnwindSafe(|| self.chunk(job, options)));
+            let state = match cut.unwrap_or(Err(JobError::Panic)) {
+                Ok(sequences) => {
+                    window.sequences.extend(sequences.into_iter().map(|s| Sequence { job: at, ..s }));
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            window.jobs.push(state);
+        }
+        self.embed(embedder, &mut window, stop);
+        let elapsed = begun.elapsed();
+        let all: usize = window.sequences.iter().map(|s| s.ids.len()).sum();
+        let mut sequences = window.sequences.into_iter().peekable();
+        let mut out = Vec::with_capacity(jobs.len());
+        for (at, (job, state)) in jobs.iter().zip(window.jobs).enumerate() {
+            let own: Vec<Sequence> = std::iter::from_fn(|| sequences.next_if(|s| s.job == at)).collect();
+            let tokens: usize = own.iter().map(|s| s.ids.len()).sum();
+            let share = elapsed.mul_f64(tokens as f64 / all.max(1) as f64);
+            out.push((state.and_then(|()| self.assemble(job, own)), share));
+        }
+        out
+    }
+
+    fn chunk(&self, job: &Job, options: ChunkOptions) -> Result<Vec<Sequence>, JobError> {
+        let offsets = self.tokens.offsets(&job.text).map_err(JobError::Tokens)?;
+        let mut fitted = options;
+        for _ in 0..REFITS_MAX {
+            let ranges = chunks(&job.text, job.body_start, &offsets, job.syntax, job.carry, fitted);
+            let mut sequences = Vec::with_capacity(ranges.len());
+            let mut excess = 0;
+            for range in ranges {
+                let ids = self.ids(&job.text[range.clone()])?;
+                excess = excess.max(ids.len().saturating_sub(self.max_tokens));
+                sequences.push(Sequence { job: 0, span: span(&range, ids.len()), ids, vector: Vec::new() });
+            }
+            if excess == 0 {
+                return Ok(sequences);
+            }
+            fitted.tokens_max = fitted.tokens_max.saturating_sub(excess as u32).max(8);
+            fitted.overlap_tokens = fitted.overlap_tokens.min(fitted.tokens_max / 2);
+        }
+        Err(JobError::Chunk { tokens_max: options.tokens_max })
+    }
+
+    fn ids(&self, text: &str) -> Result<Vec<u32>, JobError> {
+        let ids = if self.prefix.is_empty() {
+            self.tokens.ids(text)
+        } else {
+            self.tokens.ids(&[&self.prefix, text].concat())
+        };
+        ids.map_err(JobError::Tokens)
+    }
+
+    fn embed(&self, embedder: &mut Box<dyn Embedder>, window: &mut Window, stop: &Stop) {
+        let Window { sequences, jobs } = window;
+        let mut order: Vec<usize> = (0..sequences.len()).collect();
+        // Longest first: what comes last, and alone, is cheap.
+        order.sort_by_key(|&at| std::cmp::Reverse(sequences[at].ids.len()));
+        let lengths: Vec<usize> = order.iter().map(|&at| sequences[at].ids.len()).collect();
+        for batch in batches(&lengths, BATCH_TOKENS_MAX) {
+            let members = &order[batch];
+            if self.attempt(embedder, sequences, members, stop).is_ok() {
+                continue;
+            }
+            for &member in members {
+                let job = sequences[member].job;
+                if jobs[job].is_ok()
+                    && let Err(error) = self.attempt(embedder, sequences, &[member], stop)
+                {
+                    jobs[job] = Err(error);
+                }
+            }
+        }
+    }
+
+    fn attempt(
+        &self,
+        embedder: &mut Box<dyn Embedder>,
+        sequences: &mut [Sequence],
+        members: &[usize],
+        stop: &Stop,
+    ) -> Result<(), JobError> {
+        if stop.is_asked() {
+            return Err(JobError::Stopped);
+        }
+        let batch: Vec<&[u32]> = members.iter().map(|&at| sequences[at].ids.as_slice()).collect();
+        let vectors = match catch_unwind(AssertUnwindSafe(|| embedder.embed(&batch, stop))) {
+            Ok(Ok(vectors)) => vectors,
+            Ok(Err(EmbedError::Stopped)) => return Err(JobError::Stopped),
+            Ok(Err(error)) => return Err(JobError::Embed(error)),
+            Err(_) => {
+                *embedder = self.embedder().map_err(JobError::Embed)?;
+                return Err(JobError::Panic);
+            }
+        };
+        for (&at, vector) in members.iter().zip(vectors.chunks_exact(self.dimension)) {
+            sequences[at].vector = vector.to_vec();
+        }
+        Ok(())
+    }
+
+    fn assemble(&self, job: &Job, sequences: Vec<Sequence>) -> Result<SegmentResult, JobError> {
+        let result = SegmentResult {
+            computed_by: self.peer,
+            verified: true,
+            chunks: sequences.iter().map(|s| s.span).collect(),
+            vectors: sequences.into_iter().flat_map(|s| s.vector).collect(),
+        };
+        result.check(job.text.len(), self.dimension).map_err(JobError::Result)?;
+        Ok(result)
+    }
+}
+
+/// Jobs that are computed together, and the sequences of their chunks in the order of the jobs.
+struct Window {
+    sequences: Vec<Sequence>,
+    jobs: Vec<Result<(), JobError>>,
+}
+
+struct Sequence {
+    job: usize,
+    span: ChunkSpan,
+    ids: Vec<u32>,
+    vector: Vec<f32>,
+}
+
+fn span(range: &std::ops::Range<usize>, tokens: usize) -> ChunkSpan {
+    // A segment with its lead stays below 128 KiB, and a chunk below the model's 8,192 tokens.
+    ChunkSpan { start: range.start as u32, end: range.end as u32, tokens: tokens as u16 }
+}
+
+#[cfg(test)]
+mod tests;

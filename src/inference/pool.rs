@@ -1,0 +1,120 @@
+//! Compute threads over one engine, fed and emptied through bounded channels.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::{ChunkOptions, Engine, Job, JobError, Stop};
+use crate::wire::{ContentKey, SegmentResult};
+
+/// Windows that wait for each thread: one, so that no thread waits for its feeder.
+const WINDOWS_WAITING_PER_THREAD: usize = 1;
+
+/// One job's outcome.
+#[derive(Debug)]
+pub struct Computed {
+    /// The job's key.
+    pub key: ContentKey,
+    /// Its result, or why there is none.
+    pub result: Result<SegmentResult, JobError>,
+    /// Its share of one thread's time.
+    pub elapsed: Duration,
+}
+
+/// Threads that compute. Dropping the pool asks them to stop and waits for them.
+pub struct Pool {
+    jobs: Option<SyncSender<Vec<Job>>>,
+    computed: Receiver<Vec<Computed>>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Stop,
+}
+
+impl Pool {
+    /// Starts `threads` threads. They stop between two operators of the model once `stop` is asked.
+    ///
+    /// # Errors
+    /// What the system says when it refuses a thread.
+    pub fn start(
+        engine: &Arc<Engine>,
+        options: ChunkOptions,
+        threads: usize,
+        stop: Stop,
+    ) -> io::Result<Self> {
+        let (jobs, feed) = sync_channel::<Vec<Job>>(threads * WINDOWS_WAITING_PER_THREAD);
+        let feed = Arc::new(Mutex::new(feed));
+        // As many as can be in the pool at once, so that no thread ever waits to hand over its results.
+        let (sender, computed) = sync_channel(threads * (WINDOWS_WAITING_PER_THREAD + 1));
+        let mut pool = Self { jobs: Some(jobs), computed, threads: Vec::new(), stop: stop.clone() };
+        for n in 0..threads {
+            let (engine, feed, sender, stop) =
+                (Arc::clone(engine), Arc::clone(&feed), sender.clone(), stop.clone());
+            let body = move || compute(&engine, options, &feed, &sender, &stop);
+            pool.threads.push(thread::Builder::new().name(format!("compute-{n}")).spawn(body)?);
+        }
+        Ok(pool)
+    }
+
+    /// Hands a window of jobs to the next free thread; gives it back where all are busy.
+    pub fn try_submit(&self, window: Vec<Job>) -> Result<(), Vec<Job>> {
+        let Some(jobs) = &self.jobs else { return Err(window) };
+        jobs.try_send(window).map_err(|error| match error {
+            TrySendError::Full(window) | TrySendError::Disconnected(window) => window,
+        })
+    }
+
+    /// The next window's outcomes; `None` after `wait`, or when every thread has ended.
+    pub fn receive(&self, wait: Duration) -> Option<Vec<Computed>> {
+        match self.computed.recv_timeout(wait) {
+            Ok(computed) => Some(computed),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Whether every thread has ended: after a stop, or because something is badly wrong.
+    pub fn is_over(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop.ask();
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // A panic of the thread itself was logged by the hook; there is nobody left to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn compute(
+    engine: &Engine,
+    options: ChunkOptions,
+    feed: &Mutex<Receiver<Vec<Job>>>,
+    sender: &SyncSender<Vec<Computed>>,
+    stop: &Stop,
+) {
+    let mut embedder = match engine.embedder() {
+        Ok(embedder) => embedder,
+        Err(error) => return tracing::error!(%error, "compute thread does not start"),
+    };
+    while !stop.is_asked() {
+        let next = feed.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(window) = next else { return };
+        let results = engine.run(&mut embedder, &window, options, stop);
+        let computed = window
+            .into_iter()
+            .zip(results)
+            .map(|(job, (result, elapsed))| Computed { key: job.key, result, elapsed })
+            .collect();
+        if sender.send(computed).is_err() {
+            return;
+        }
+    }
+}
