@@ -1,0 +1,228 @@
+//! A run in this process: jobs go to compute threads, their results to the store, in durable batches.
+//!
+//! A key is reported as done only after the disk has its result. The model is loaded with the first job, so
+//! a run whose results are all stored costs no inference.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    inference::{ChunkOptions, Computed, Engine, Job, JobError, ModelError, ModelFolder, Pool, Stop},
+    store::{Found, GcReport, Store, StoreError, is_expired},
+    wire::{ContentKey, PeerId, Run, RunId, RunState, SegmentResult},
+};
+
+/// A batch is written when it holds so many results …
+const BATCH_RESULTS_MAX: usize = 256;
+/// … or when its oldest result has waited so long: what a power cut may cost, against an SD card's wear.
+const BATCH_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// Why a run can not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The model does not load.
+    #[error("cannot load the model")]
+    Model(#[source] ModelError),
+    /// No compute threads.
+    #[error("cannot start compute threads")]
+    Threads(#[source] std::io::Error),
+    /// All compute threads ended while jobs were waiting.
+    #[error("every compute thread has ended; the log says why")]
+    Ended,
+}
+
+/// What became of one key.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The key.
+    pub key: ContentKey,
+    /// Chunks and tokens of its result, or why there is none.
+    pub result: Result<(u64, u64), JobError>,
+    /// Time that one thread spent on it.
+    pub elapsed: Duration,
+}
+
+/// A run in this process.
+pub struct LocalRun {
+    store: Store,
+    folder: ModelFolder,
+    peer: PeerId,
+    options: ChunkOptions,
+    threads: usize,
+    stop: Stop,
+    pool: Option<Pool>,
+    submitted: usize,
+    unsaved: Vec<(ContentKey, SegmentResult)>,
+    unsaved_since: Instant,
+    waiting: Vec<Outcome>,
+}
+
+impl LocalRun {
+    /// Over an open store. Nothing is loaded or started yet.
+    pub fn new(
+        store: Store,
+        folder: ModelFolder,
+        peer: PeerId,
+        options: ChunkOptions,
+        threads: usize,
+        stop: Stop,
+    ) -> Self {
+        Self {
+            store,
+            folder,
+            peer,
+            options,
+            threads,
+            stop,
+            pool: None,
+            submitted: 0,
+            unsaved: Vec::new(),
+            unsaved_since: Instant::now(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// The store, to read from.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Forgets runs that nobody repeated for `keep`, and their results; looks first whether there is any.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub fn sweep(&mut self, now_ms: Option<u64>, keep: Duration) -> Result<Option<GcReport>, RunError> {
+        let runs = self.store.runs()?;
+        if !runs.iter().any(|(_, run)| is_expired(run, now_ms, keep)) {
+            return Ok(None);
+        }
+        Ok(Some(self.store.gc(now_ms, keep)?))
+    }
+
+    /// Keeps the run and its keys, before its first job.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub fn begin(&mut self, id: &RunId, run: &Run, keys: &[ContentKey]) -> Result<(), RunError> {
+        Ok(self.store.put_run(id, run, keys)?)
+    }
+
+    /// Keeps how the run ended. Everything that it reported as done is on the disk already.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub fn end(&mut self, id: &RunId, run: &Run) -> Result<(), RunError> {
+        debug_assert_ne!(run.state, RunState::Begun);
+        Ok(self.store.put_run_state(id, run)?)
+    }
+
+    /// Hands over a window of jobs; gives it back where all threads are busy.
+    ///
+    /// # Errors
+    /// [`RunError::Model`] or [`RunError::Threads`] with the first window.
+    pub fn try_submit(&mut self, window: Vec<Job>) -> Result<Option<Vec<Job>>, RunError> {
+        if self.pool.is_none() {
+            let engine = Arc::new(Engine::load(&self.folder, self.peer).map_err(RunError::Model)?);
+            let pool = Pool::start(&engine, self.options, self.threads, self.stop.clone());
+            self.pool = Some(pool.map_err(RunError::Threads)?);
+        }
+        let jobs = window.len();
+        match self.pool.as_ref().map_or(Ok(()), |pool| pool.try_submit(window)) {
+            Ok(()) => {
+                self.submitted += jobs;
+                Ok(None)
+            }
+            Err(window) => Ok(Some(window)),
+        }
+    }
+
+    /// Jobs whose outcome has not been reported.
+    pub fn outstanding(&self) -> usize {
+        self.submitted
+    }
+
+    /// Outcomes whose results are on the disk; waits up to `wait` for the threads. May be empty.
+    ///
+    /// # Errors
+    /// [`RunError::Store`]: what was not written is lost and was not reported.
+    /// [`RunError::Ended`] when nobody is left to compute.
+    pub fn poll(&mut self, wait: Duration) -> Result<Vec<Outcome>, RunError> {
+        let pool = self.pool.as_ref();
+        if let Some(computed) = pool.and_then(|pool| pool.receive(wait)) {
+            self.take_in(computed);
+        } else if self.submitted > self.waiting.len()
+            && !self.stop.is_asked()
+            && pool.is_some_and(Pool::is_over)
+        {
+            return Err(RunError::Ended);
+        }
+        let is_due = self.unsaved.len() >= BATCH_RESULTS_MAX
+            || self.unsaved_since.elapsed() >= BATCH_WAIT_MAX
+            || self.submitted == self.waiting.len();
+        if is_due { self.commit() } else { Ok(Vec::new()) }
+    }
+
+    /// Stops compute between two operators, keeps what is whole, and reports it.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub fn stop(&mut self) -> Result<Vec<Outcome>, RunError> {
+        self.stop.ask();
+        if let Some(pool) = self.pool.take() {
+            while !pool.is_over() {
+                if let Some(computed) = pool.receive(Duration::from_millis(50)) {
+                    self.take_in(computed);
+                }
+            }
+            while let Some(computed) = pool.receive(Duration::ZERO) {
+                self.take_in(computed);
+            }
+        }
+        self.commit()
+    }
+
+    fn take_in(&mut self, computed: Vec<Computed>) {
+        for Computed { key, result, elapsed } in computed {
+            let counted = result.map(|result| {
+                let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
+                let chunks = result.chunks.len() as u64;
+                if self.unsaved.is_empty() {
+                    self.unsaved_since = Instant::now();
+                }
+                self.unsaved.push((key, result));
+                (chunks, tokens)
+            });
+            self.waiting.push(Outcome { key, result: counted, elapsed });
+        }
+    }
+
+    fn commit(&mut self) -> Result<Vec<Outcome>, RunError> {
+        if !self.unsaved.is_empty() {
+            self.store.put_results(&self.unsaved)?;
+            tracing::debug!(results = self.unsaved.len(), "results stored");
+            self.unsaved.clear();
+        }
+        self.submitted -= self.waiting.len();
+        Ok(std::mem::take(&mut self.waiting))
+    }
+
+    /// The stored result of `key`, if it is whole. A damaged one is logged and counts as absent.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub fn result(&self, key: &ContentKey) -> Result<Option<SegmentResult>, RunError> {
+        match self.store.result(key)? {
+            Found::Result(result) => Ok(Some(result)),
+            Found::Nothing => Ok(None),
+            Found::Damaged(error) => {
+                tracing::warn!(%key, %error, "stored result is damaged, it is computed again");
+                Ok(None)
+            }
+        }
+    }
+}
