@@ -36,6 +36,7 @@
 //! - Memory does not grow with the input, but for 100 bytes a segment.
 //! - No network: this much of edge opens no socket.
 
+pub mod cli;
 pub mod config;
 pub mod inference;
 pub mod node;

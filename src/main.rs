@@ -1,3 +1,7 @@
 //! The `edge` program; see the library's first page for the map.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    edge::cli::main()
+}

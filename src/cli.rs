@@ -1,0 +1,139 @@
+//! The command line: one file a subcommand.
+//!
+//! Data goes to stdout, talk to stderr. This room reads what the user names and writes what it asked for,
+//! with the user's rights; everything else is asked of `node`.
+
+mod bench;
+mod config;
+mod context;
+mod embed;
+mod exit;
+mod human;
+mod id;
+mod logs;
+mod model;
+mod store;
+mod table;
+mod talk;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
+
+use context::Context;
+use exit::Exit;
+
+const EXAMPLES: &str = "\
+Examples:
+  edge embed README.md src              what would come out, as a table
+  edge embed ~/notes -o notes.jsonl     chunks and vectors, one JSON object a line
+  edge embed ~/notes --format npy -o notes.npy
+  edge bench                            how fast this device is
+
+Exit codes: 0 all done, 1 some documents failed, 2 wrong usage or configuration,
+3 the machine would not (model, store, disk, output), 4 data directory in use,
+130 interrupted (what was computed is kept).";
+
+/// Turns documents into chunks and vectors on low-power devices.
+#[derive(Debug, Parser)]
+#[command(name = "edge", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every subcommand.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Where identities, results and added models are kept
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Which identity to use; each has its own store
+    #[arg(long, global = true, value_name = "NAME")]
+    identity: Option<String>,
+    /// Read settings from this file
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print results for programs
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log more: -v events, -vv jobs, -vvv everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Turn files and folders into chunks and vectors
+    Embed(embed::Arguments),
+    /// Measure how fast this device runs the model
+    Bench(bench::Arguments),
+    /// List, add and check models
+    #[command(subcommand)]
+    Model(model::Command),
+    /// Look at what is stored, and make room
+    #[command(subcommand)]
+    Store(store::Command),
+    /// Show this node's identity, or all on this machine
+    Id(id::Arguments),
+    /// Show or check the settings and where each comes from
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example:\n  edge completions bash > ~/.local/share/bash-completion/completions/edge"
+    )]
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses, runs, prints the error chain, gives the exit code.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // A closed pipe behind `--help` is nobody's problem.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    match run(arguments) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            talk::detach();
+            talk::say(&human::chain(error.as_ref()));
+            Exit::of(&error).into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<Exit> {
+    let Arguments { global, command } = arguments;
+    if let Command::Completions { shell } = command {
+        clap_complete::generate(shell, &mut Arguments::command(), "edge", &mut std::io::stdout());
+        return Ok(Exit::Done);
+    }
+    let context = match &command {
+        Command::Embed(embed) => Context::new(&global, embed.settings()),
+        Command::Bench(bench) => Context::new(&global, bench.settings()),
+        _ => Context::new(&global, Vec::new()),
+    };
+    // `config` looks at settings that may be wrong, so it can not need them to be right.
+    if let Command::Config(command) = command {
+        return config::run(command, context, global.json);
+    }
+    let context = context?;
+    logs::start(&context.config);
+    match command {
+        Command::Embed(arguments) => embed::run(arguments, &context),
+        Command::Bench(arguments) => bench::run(&arguments, &context),
+        Command::Model(command) => model::run(command, &context),
+        Command::Store(command) => store::run(&command, &context),
+        Command::Id(arguments) => id::run(&arguments, &context),
+        Command::Config(_) | Command::Completions { .. } => Ok(Exit::Done),
+    }
+}

@@ -1,0 +1,72 @@
+//! `edge config`: every setting, its value, and who said so.
+
+use std::{
+    env,
+    io::{Write, stdout},
+};
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::{context::Context, exit::Exit, talk};
+use crate::config::SETTINGS;
+
+const EXAMPLE: &str = "\
+A setting is read from, later ones winning: its default; ~/.config/edge/config.toml or
+/etc/edge/config.toml, or the file of --config; EDGE_… in the environment; a flag.
+
+Example of a file:
+  model = \"all-minilm-l6-v2\"
+  [embed]
+  threads = 2";
+
+/// `edge config …`
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLE)]
+pub(super) enum Command {
+    /// Show each setting, its value and where it comes from
+    Show,
+    /// Say whether the settings are right, and what is wrong
+    Check,
+}
+
+/// Runs `edge config …`; `context` is an error where the settings are.
+pub(super) fn run(command: Command, context: anyhow::Result<Context>, json: bool) -> anyhow::Result<Exit> {
+    let context = context?;
+    for name in unknown_variables() {
+        talk::say(&format!("the environment has {name}, which is no setting of edge and is ignored"));
+    }
+    match command {
+        Command::Check => talk::say("the settings are right"),
+        Command::Show if json => writeln!(stdout(), "{}", as_json(&context))?,
+        Command::Show => show(&context)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn show(context: &Context) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    for setting in SETTINGS {
+        let Some(value) = context.config.value(setting.key) else { continue };
+        writeln!(out, "{} = {}", setting.key, value.text)?;
+        writeln!(out, "    {}; from {}, or {}", setting.help, value.source, setting.variable())?;
+    }
+    Ok(())
+}
+
+fn as_json(context: &Context) -> serde_json::Value {
+    let setting = |key: &str| {
+        let value = context.config.value(key)?;
+        Some((key.to_owned(), json!({ "value": value.text, "source": value.source.to_string() })))
+    };
+    SETTINGS.iter().filter_map(|s| setting(s.key)).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn unknown_variables() -> Vec<String> {
+    let known =
+        |name: &str| name == "EDGE_CONFIG" || SETTINGS.iter().any(|setting| setting.variable() == name);
+    env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("EDGE_") && !known(name))
+        .collect()
+}

@@ -1,0 +1,120 @@
+//! What every subcommand starts from: valid settings, and the way to lock and store.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::DirBuilder,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+
+use super::{Global, talk};
+use crate::{
+    config::{Config, ConfigError, ConfigFile},
+    inference::Stop,
+    store::{DirectoryLock, Identity, Store, StoreError},
+};
+
+/// A setting given by a flag: key, flag, value.
+pub(super) type FlagSetting = (&'static str, &'static str, String);
+
+pub(super) struct Context {
+    pub(super) config: Config,
+    pub(super) json: bool,
+}
+
+impl Context {
+    pub(super) fn new(global: &Global, mut flags: Vec<FlagSetting>) -> anyhow::Result<Self> {
+        if let Some(path) = &global.data_dir {
+            let path = path.to_str().context("--data-dir must be UTF-8")?;
+            flags.push(("data_dir", "--data-dir", path.to_owned()));
+        }
+        if let Some(name) = &global.identity {
+            flags.push(("identity", "--identity", name.clone()));
+        }
+        if global.verbose > 0 {
+            let level = ["info", "debug", "trace"][usize::from(global.verbose.min(3)) - 1];
+            flags.push(("log.level", "-v", level.to_owned()));
+        }
+        let file = config_file(global.config.as_deref())?;
+        let config = Config::resolve(file.as_ref(), |name| env::var(name).ok(), &flags, &default_data_dir())?;
+        Ok(Self { config, json: global.json })
+    }
+
+    /// Makes the identity's directory where it is absent, private to its owner, and locks it.
+    pub(super) fn lock(&self, purpose: &str) -> anyhow::Result<DirectoryLock> {
+        let path = self.config.identity_dir();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&path)
+            .map_err(|source| StoreError::Directory { path: path.clone(), source })?;
+        Ok(DirectoryLock::take(&path, purpose)?)
+    }
+
+    /// Opens the store, and says so when a damaged one was set aside.
+    pub(super) fn store(&self, lock: &DirectoryLock) -> anyhow::Result<Store> {
+        let opened = Store::open(&self.config.identity_dir(), lock)?;
+        if let Some((path, why)) = opened.set_aside {
+            talk::say(&format!(
+                "the store was damaged ({why}); it is set aside as {} and a new one begun: what it held is computed again when asked for",
+                path.display()
+            ));
+        }
+        Ok(opened.store)
+    }
+
+    /// The identity, made where there is none yet.
+    pub(super) fn identity(&self) -> anyhow::Result<Identity> {
+        Ok(Identity::load_or_create(&self.config.identity_dir())?)
+    }
+
+    /// Compute threads: as configured, or one a core that this process may use.
+    pub(super) fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.config.threads().unwrap_or_else(cores)
+    }
+}
+
+/// A flag that the first Ctrl-C sets; the second one ends the process at once.
+pub(super) fn stop_on_signals() -> anyhow::Result<Stop> {
+    let stop = Stop::default();
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        // The order matters: the second signal finds the flag set by the first.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, stop.flag())
+            .context("cannot listen for signals")?;
+        signal_hook::flag::register(signal, stop.flag()).context("cannot listen for signals")?;
+    }
+    Ok(stop)
+}
+
+fn config_file(named: Option<&Path>) -> Result<Option<ConfigFile>, ConfigError> {
+    if let Some(path) = named.map(Path::to_owned).or_else(|| var("EDGE_CONFIG").map(PathBuf::from)) {
+        return ConfigFile::read(&path).map(Some);
+    }
+    let of_user = var("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(var("HOME")?).join(".config")));
+    let places =
+        of_user.map(|path| path.join("edge/config.toml")).into_iter().chain(["/etc/edge/config.toml".into()]);
+    for path in places {
+        match ConfigFile::read(&path) {
+            Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            other => return other.map(Some),
+        }
+    }
+    Ok(None)
+}
+
+fn default_data_dir() -> String {
+    let of_user = var("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(var("HOME")?).join(".local/share")));
+    of_user.map_or("/var/lib/edge".into(), |path| path.join("edge").to_string_lossy().into_owned())
+}
+
+fn var(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
