@@ -46,6 +46,7 @@ struct Arguments {
 
 /// Flags of every subcommand.
 #[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Everywhere")]
 struct Global {
     /// Where identities, results and added models are kept
     #[arg(long, global = true, value_name = "DIR")]

@@ -44,6 +44,16 @@ pub fn content_key(
 mod tests {
     use super::*;
 
+    /// Everything that was ever stored lies under such keys.
+    #[test]
+    fn the_key_of_version_1() {
+        let options = ChunkOptions { tokens_max: 254, overlap_tokens: 16 };
+        let model = ModelHash::from_bytes([1; 32]);
+        let key =
+            content_key("lead ", "body", Syntax::Markdown, Carry::default(), options, &model, "passage: ");
+        assert_eq!(key.to_string(), "5e3219adb40f047ca4d4206a23170532db04a9054c7c433708d3f588ae8c605e");
+    }
+
     #[test]
     fn everything_that_matters_changes_the_key() {
         let options = ChunkOptions { tokens_max: 254, overlap_tokens: 0 };

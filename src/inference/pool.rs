@@ -76,6 +76,13 @@ impl Pool {
         }
     }
 
+    /// Asks the threads to stop between two operators, and gives them no more jobs. Outcomes can still be
+    /// received.
+    pub fn stop(&mut self) {
+        self.stop.ask();
+        self.jobs = None;
+    }
+
     /// Whether every thread has ended: after a stop, or because something is badly wrong.
     pub fn is_over(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
@@ -84,8 +91,7 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.stop.ask();
-        self.jobs = None;
+        self.stop();
         for thread in self.threads.drain(..) {
             // A panic of the thread itself was logged by the hook; there is nobody left to tell.
             let _ = thread.join();

@@ -173,7 +173,8 @@ impl LocalRun {
     /// [`RunError::Store`].
     pub fn stop(&mut self) -> Result<Vec<Outcome>, RunError> {
         self.stop.ask();
-        if let Some(pool) = self.pool.take() {
+        if let Some(mut pool) = self.pool.take() {
+            pool.stop();
             while !pool.is_over() {
                 if let Some(computed) = pool.receive(Duration::from_millis(50)) {
                     self.take_in(computed);

@@ -32,6 +32,8 @@ const MAP_BYTES_MAX: usize = if cfg!(target_pointer_width = "64") { 1 << 40 } el
 const COMPACT_BYTES_MIN: u64 = 64 << 20;
 /// After so many deaths while opening, the file is taken for damaged.
 const DEATHS_MAX: u8 = 2;
+/// A disk with less room than this counts as full when a write came short: about one batch.
+const FREE_BYTES_MIN: u64 = 1 << 20;
 /// Set-aside files that are kept before somebody has to look.
 const BROKEN_KEPT_MAX: u32 = 9;
 
@@ -132,7 +134,7 @@ impl Store {
             .map_err(|e| file_error("open", path, e))?;
         let length = file.metadata().map_err(|e| file_error("read", path, e))?.len();
         let map_bytes = map_bytes_for(length);
-        if length > 0 {
+        if length > 0 && length < map_bytes as u64 {
             file.set_len(map_bytes as u64).map_err(|e| file_error("extend", path, e))?;
         }
         drop(file);
@@ -194,9 +196,19 @@ impl Store {
             })();
             match attempt {
                 Err(heed::Error::Mdb(MdbError::MapFull)) => self.grow(what)?,
-                other => return other.map_err(|source| StoreError::write(what, source)),
+                other => return other.map_err(|source| self.write_error(what, source)),
             }
         }
+    }
+
+    /// LMDB calls a write that a full disk cut short an input/output error, so the disk is asked.
+    fn write_error(&self, what: &'static str, source: heed::Error) -> StoreError {
+        let is_short = matches!(&source, heed::Error::Io(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()));
+        let free = || rustix::fs::statvfs(&self.path).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
+        if is_short && free() < FREE_BYTES_MIN {
+            return StoreError::DiskFull { what };
+        }
+        StoreError::write(what, source)
     }
 
     fn grow(&mut self, what: &'static str) -> Result<(), StoreError> {
@@ -317,3 +329,6 @@ fn disk_bytes(path: &Path) -> io::Result<u64> {
 fn file_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
     StoreError::File { action, path: path.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

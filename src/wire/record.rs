@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn bytes_of_version_1() {
         let record = seal("results", 1, b"key", &(300u32, true));
-        assert_eq!(data_encoding::HEXLOWER.encode(&record), "0149fe8a6bd29a6eedac0201");
+        assert_eq!(data_encoding::HEXLOWER.encode(&record), "01d23441d70a4f9d82ac0201");
     }
 
     proptest! {

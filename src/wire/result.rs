@@ -115,6 +115,16 @@ mod tests {
         }
     }
 
+    /// These bytes lie on people's disks: a change here is a new version with an upgrade.
+    #[test]
+    fn bytes_of_version_1() {
+        let record = crate::wire::seal("results", 1, &[7; 32], &result(&[(3, 300)], &[1.0, 0.0]));
+        assert_eq!(
+            data_encoding::HEXLOWER.encode(&record),
+            "01910d07684b55b5a00101010101010101010101010101010101010101010101010101010101010101010103ac0203020000803f00000000"
+        );
+    }
+
     #[test]
     fn right_results_pass() {
         assert_eq!(result(&[], &[]).check(0, 2), Ok(()));

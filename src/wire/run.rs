@@ -33,3 +33,27 @@ pub struct Run {
     /// Bytes of text.
     pub text_bytes: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// These bytes lie on people's disks: a change here is a new version with an upgrade.
+    #[test]
+    fn bytes_of_version_1() {
+        let run = Run {
+            touched_ms: Some(1_793_491_200_000),
+            state: RunState::DoneWithFailures,
+            title: "notes".into(),
+            model: ModelHash::from_bytes([2; 32]),
+            documents: 3,
+            segments: 400,
+            text_bytes: 70_000,
+        };
+        let record = crate::wire::seal("runs", 1, &[7; 32], &run);
+        assert_eq!(
+            data_encoding::HEXLOWER.encode(&record),
+            "01b2361e42bdb5f1260180d09fa3993402056e6f7465730202020202020202020202020202020202020202020202020202020202020202039003f0a204"
+        );
+    }
+}

@@ -1,3 +1,5 @@
+//! The chunker's promises, over small examples and arbitrary text.
+
 use super::*;
 use proptest::prelude::*;
 
@@ -73,7 +75,8 @@ fn carries() -> impl Strategy<Value = Carry> {
     let befores = ["x\n".repeat(70_000), format!("```\n{}", "x\n".repeat(70_000)), "x ".repeat(70_000), {
         format!("~~~\n{}", "x ".repeat(70_000))
     }];
-    let cut = |text: &String| super::super::segment::cut(text, true, Syntax::Markdown, Carry::default()).1;
+    let cut =
+        |text: &String| crate::inference::segment::cut(text, true, Syntax::Markdown, Carry::default()).1;
     proptest::sample::select(befores.iter().map(cut).collect::<Vec<_>>())
 }
 
@@ -219,7 +222,7 @@ fn a_fence_that_fits_stays_whole() {
 #[test]
 fn a_fence_that_crosses_the_cut_of_segments_stays_code() {
     let before = ["```sh\n", &"x\n".repeat(40_000)].concat();
-    let (_, carry) = super::super::segment::cut(&before, true, Syntax::Markdown, Carry::default());
+    let (_, carry) = crate::inference::segment::cut(&before, true, Syntax::Markdown, Carry::default());
     let text = "a b c d\n# comment\ne f g h i\n```\nText.";
     let parts = |carry| -> Vec<&str> {
         let found = chunks(text, 0, &words(text), Syntax::Markdown, carry, NO_OVERLAP);
@@ -316,7 +319,7 @@ fn sentences_end_where_a_reader_would_say_so() {
 #[test]
 fn the_state_at_the_body_rules_over_lead_and_blank_lines() {
     let (_, in_line) =
-        super::super::segment::cut(&"x ".repeat(70_000), true, Syntax::Markdown, Carry::default());
+        crate::inference::segment::cut(&"x ".repeat(70_000), true, Syntax::Markdown, Carry::default());
     let first = |text: &'static str, body_start, carry| {
         let found = chunks(text, body_start, &words(text), Syntax::Markdown, carry, NO_OVERLAP);
         &text[found[0].clone()]

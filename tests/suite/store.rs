@@ -1,0 +1,100 @@
+//! The data directory: locked, damaged, newer, looked at, swept.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::MetadataExt,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::edge::{Edge, prose};
+
+#[test]
+fn a_second_command_says_who_is_first() {
+    let edge = Edge::new();
+    edge.document("a.txt", prose(1, 60_000));
+    let mut run = edge.start(&["embed", "docs", "-o", "out.jsonl"]);
+    while run.is_running() && !edge.store_file().exists() {
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    let who = format!("in use by process {} (edge embed)", run.child.id());
+    edge.run(["embed", "docs"]).expect(4, &[&who, "--identity"]);
+    edge.run(["store", "info"]).expect(4, &[&who]);
+    edge.run(["id"]).expect(0, &[]);
+    edge.run(["store", "info", "--identity", "other"]).expect(0, &[]);
+    assert!(run.is_running());
+}
+
+#[test]
+fn a_cut_off_or_strange_store_is_set_aside_and_the_work_goes_on() {
+    let edge = Edge::new();
+    edge.document("a.txt", prose(1, 3_000));
+    edge.embed(&[]).0.expect(0, &[]);
+    OpenOptions::new().write(true).open(edge.store_file()).unwrap().set_len(30_000).unwrap();
+    edge.embed(&[]).0.expect(0, &["the store was damaged", "data.mdb.broken-1"]);
+    fs::write(edge.store_file(), "this is no database").unwrap();
+    edge.embed(&[]).0.expect(0, &["the store was damaged", "data.mdb.broken-2"]);
+    edge.embed(&[]).0.expect(0, &["were stored already"]);
+    assert_eq!(fs::metadata(edge.store_file().with_extension("mdb.broken-1")).unwrap().len(), 30_000);
+}
+
+/// Flipped bytes anywhere in the file: results are right or computed again, never wrong, and a later run works.
+#[test]
+fn noise_in_the_store_never_reaches_the_output() {
+    let edge = Edge::new();
+    for n in 0..6 {
+        edge.document(format!("{n}.txt"), prose(n, 1_500));
+    }
+    let (_, right) = edge.embed(&[]);
+    let whole = fs::read(edge.store_file()).unwrap();
+    let used = fs::metadata(edge.store_file()).unwrap().blocks() as usize * 512;
+    for round in 0..6 {
+        let mut bytes = whole.clone();
+        // Behind the first four pages lie mostly records; those are what a failing card flips first.
+        for n in 0..20 {
+            let at = 16_384 + (round * 7919 + n * 104_729) % (used.max(20_000) - 16_384);
+            bytes[at] ^= 1 << (n % 8);
+        }
+        fs::write(edge.store_file(), &bytes).unwrap();
+        let (ran, lines) = edge.embed(&[]);
+        if ran.code == 0 {
+            crate::edge::assert_equal_outputs(&lines, &right);
+        } else {
+            assert!(
+                ran.code == 3 || ran.code == -11 || ran.code == -6 || ran.code == -7,
+                "{} {}",
+                ran.code,
+                ran.stderr
+            );
+        }
+    }
+}
+
+#[test]
+fn info_and_gc_tell_what_is_there() {
+    let edge = Edge::new();
+    edge.document("a.txt", prose(1, 3_000));
+    edge.embed(&[]).0.expect(0, &[]);
+    let info: Value =
+        serde_json::from_str(&edge.run(["store", "info", "--json"]).expect(0, &[]).stdout).unwrap();
+    assert_eq!((&info["results"], &info["runs"][0]["state"]), (&1.into(), &"done".into()));
+    let shown = edge.run(["store", "info"]).expect(0, &[]).stdout;
+    assert!(shown.contains("1 document") && shown.lines().all(|line| line.chars().count() <= 80), "{shown}");
+    edge.run(["store", "gc"]).expect(0, &["removed 0 runs and 0 results, kept 1 result"]);
+    edge.run(["store", "gc", "--days", "0"]).expect(0, &["removed 1 run and 1 result, kept 0 results"]);
+    let (ran, _) = edge.embed(&["--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap()["chunks_stored"], 0);
+}
+
+#[test]
+fn the_data_directory_is_private() {
+    let edge = Edge::new();
+    edge.document("a.txt", "A text.");
+    edge.embed(&[]).0.expect(0, &[]);
+    let folder = edge.data_dir().join("identities/default");
+    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700);
+    for file in ["data.mdb", "lock.mdb", "identity.pem"] {
+        assert_eq!(fs::metadata(folder.join(file)).unwrap().mode() & 0o777, 0o600, "{file}");
+    }
+}
