@@ -12,6 +12,7 @@ mod human;
 mod id;
 mod logs;
 mod model;
+mod process;
 mod store;
 mod table;
 mod talk;

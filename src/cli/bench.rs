@@ -1,23 +1,22 @@
 //! `edge bench`: how fast this device runs a model, with nothing but compute in the way.
 
 use std::{
-    fs,
     io::{Write, stdout},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 
 use super::{
     context::{Context, FlagSetting, stop_on_signals},
     exit::Exit,
     human,
+    process::{cpu_time, peak_memory_bytes},
 };
 use crate::{
-    inference::{Carry, ChunkOptions, Engine, Job, Pool, SEGMENT_BYTES_MAX, Syntax},
+    inference::{Carry, ChunkOptions, Engine, Job, Pool, SEGMENT_BYTES_MAX, Stop, Syntax},
     node::find_model,
     wire::{ContentKey, PeerId},
 };
@@ -68,16 +67,31 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let tokens_max = folder.manifest().max_tokens - engine.tokens().specials();
     let options = ChunkOptions { tokens_max: tokens_max as u32, overlap_tokens: 0 };
     let threads = context.threads();
-    let mut jobs = jobs(arguments.chunks, tokens_max);
-    let total = jobs.len();
-    let (cpu_before, begun) = (cpu_time(), Instant::now());
+    let jobs = jobs(arguments.chunks, tokens_max);
     let pool =
         Pool::start(&engine, options, threads, stop.clone()).context("cannot start compute threads")?;
+    let Some(measured) = measure(&pool, jobs, &stop)? else { return Ok(Exit::Interrupted) };
+    print(&folder.manifest().name, threads, load, &measured, context.json)?;
+    Ok(Exit::Done)
+}
+
+/// What the run came to.
+struct Measured {
+    chunks: u64,
+    tokens: u64,
+    wall: Duration,
+    cpu: Duration,
+}
+
+/// Runs all jobs; `None` where the user had enough.
+fn measure(pool: &Pool, mut jobs: Vec<Job>, stop: &Stop) -> anyhow::Result<Option<Measured>> {
+    let total = jobs.len();
+    let (cpu_before, begun) = (cpu_time(), Instant::now());
     let (mut done, mut chunks, mut tokens) = (0, 0u64, 0u64);
     let mut refused = None;
     while done < total {
         if stop.is_asked() {
-            return Ok(Exit::Interrupted);
+            return Ok(None);
         }
         while let Some(window) = refused.take().or_else(|| jobs.pop().map(|job| vec![job])) {
             if let Err(window) = pool.try_submit(window) {
@@ -87,7 +101,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         }
         let Some(computed) = pool.receive(Duration::from_millis(100)) else {
             if pool.is_over() {
-                bail!("every compute thread has ended; -v says why");
+                bail!("every compute thread has ended; the log says why");
             }
             continue;
         };
@@ -98,46 +112,40 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             tokens += result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum::<u64>();
         }
     }
-    let (wall, cpu) = (begun.elapsed(), cpu_time().saturating_sub(cpu_before));
-    let rate = chunks as f64 / wall.as_secs_f64();
-    let token_rate = tokens as f64 / wall.as_secs_f64();
+    let cpu = cpu_time().saturating_sub(cpu_before);
+    Ok(Some(Measured { chunks, tokens, wall: begun.elapsed(), cpu }))
+}
+
+fn print(model: &str, threads: usize, load: Duration, measured: &Measured, json: bool) -> anyhow::Result<()> {
+    let Measured { chunks, tokens, wall, cpu } = *measured;
+    let (wall_s, cpu_s) = (wall.as_secs_f64(), cpu.as_secs_f64());
+    let (rate, token_rate) = (chunks as f64 / wall_s, tokens as f64 / wall_s);
+    let cpu_ms = cpu_s * 1e3 / chunks as f64;
     let peak = peak_memory_bytes();
-    let model = &folder.manifest().name;
-    if context.json {
+    if json {
         let report = json!({
             "model": model, "threads": threads, "chunks": chunks, "tokens": tokens, "load_s": load.as_secs_f64(),
-            "wall_s": wall.as_secs_f64(), "cpu_s": cpu.as_secs_f64(), "chunks_per_s": rate, "tokens_per_s": token_rate,
-            "cpu_ms_per_chunk": cpu.as_secs_f64() * 1e3 / chunks as f64, "peak_memory_bytes": peak,
+            "wall_s": wall_s, "cpu_s": cpu_s, "chunks_per_s": rate, "tokens_per_s": token_rate,
+            "cpu_ms_per_chunk": cpu_ms, "peak_memory_bytes": peak,
         });
         writeln!(stdout(), "{report}")?;
-        return Ok(Exit::Done);
+        return Ok(());
     }
     let mut out = stdout().lock();
+    let mean = tokens as f64 / chunks as f64;
     writeln!(
         out,
         "{model} on {}, loaded in {}",
         human::count(threads as u64, "thread"),
         human::duration(load)
     )?;
-    writeln!(
-        out,
-        "  {:>9.1} chunks/s   {} of {:.0} tokens in the mean",
-        rate,
-        human::count(chunks, "chunk"),
-        tokens as f64 / chunks as f64
-    )?;
+    writeln!(out, "  {rate:>9.1} chunks/s, {mean:.0} tokens each in the mean")?;
     writeln!(out, "  {token_rate:>9.0} tokens/s")?;
-    writeln!(
-        out,
-        "  {:>9.1} CPU ms a chunk, {:.1} CPU s in {}",
-        cpu.as_secs_f64() * 1e3 / chunks as f64,
-        cpu.as_secs_f64(),
-        human::duration(wall)
-    )?;
+    writeln!(out, "  {cpu_ms:>9.1} CPU ms a chunk ({cpu_s:.1} CPU s in {})", human::duration(wall))?;
     if let Some(peak) = peak {
         writeln!(out, "  {:>9} peak memory", human::bytes(peak))?;
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// Segments of made-up prose, the same every time, that come to about so many chunks.
@@ -177,18 +185,4 @@ fn jobs(chunks: u64, tokens_max: usize) -> Vec<Job> {
         });
     }
     out
-}
-
-/// User and system time of this process.
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-/// The high-water mark of resident memory, where the kernel tells it.
-fn peak_memory_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib * 1024)
 }

@@ -28,7 +28,7 @@ use self::{
 use super::{
     context::{Context, FlagSetting, stop_on_signals},
     exit::{Exit, UsageError},
-    human, talk,
+    human, process, talk,
 };
 use crate::{
     inference::{ChunkOptions, ModelFolder, Stop},
@@ -360,8 +360,9 @@ fn summarise(
         text_bytes: embedding.text_bytes(),
         seconds,
         chunks_per_second: embedding.chunks_computed as f64 / seconds.max(1e-9),
+        cpu_seconds: process::cpu_time().as_secs_f64(),
+        peak_memory_bytes: process::peak_memory_bytes(),
         model: folder.manifest().name.clone(),
-        interrupted: false,
     }
 }
 

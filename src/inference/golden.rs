@@ -45,8 +45,7 @@ pub fn check(folder: &ModelFolder, engine: &Arc<Engine>) -> Result<GoldenReport,
         }
         let vector = embedder.embed(&[&found], &Stop::default()).map_err(|error| failed(error.into()))?;
         let cosine = cosine(&vector, &expected);
-        // Written so that NaN fails it.
-        if !(cosine >= COSINE_LEAST) {
+        if cosine.is_nan() || cosine < COSINE_LEAST {
             return Err(wrong(format!(
                 "the vector of its golden text {name:?} has cosine {cosine:.6} with the reference; {COSINE_LEAST} is the least"
             )));

@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -70,10 +70,7 @@ impl Pool {
 
     /// The next window's outcomes; `None` after `wait`, or when every thread has ended.
     pub fn receive(&self, wait: Duration) -> Option<Vec<Computed>> {
-        match self.computed.recv_timeout(wait) {
-            Ok(computed) => Some(computed),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.computed.recv_timeout(wait).ok()
     }
 
     /// Asks the threads to stop between two operators, and gives them no more jobs. Outcomes can still be

@@ -92,8 +92,7 @@ impl SegmentResult {
             }
             before = (Some(start), end);
             let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-            // Written so that NaN fails it.
-            if !((norm - 1.0).abs() <= UNIT_NORM_TOLERANCE) {
+            if norm.is_nan() || (norm - 1.0).abs() > UNIT_NORM_TOLERANCE {
                 return Err(ResultError::Norm { chunk, norm });
             }
         }

@@ -27,8 +27,10 @@ pub(super) struct Summary {
     pub(super) text_bytes: u64,
     pub(super) seconds: f64,
     pub(super) chunks_per_second: f64,
+    /// User and system time of the whole process.
+    pub(super) cpu_seconds: f64,
+    pub(super) peak_memory_bytes: Option<u64>,
     pub(super) model: String,
-    pub(super) interrupted: bool,
 }
 
 impl Summary {
