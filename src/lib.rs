@@ -33,7 +33,7 @@
 //! - Nothing is reported as done, and no exit code 0 given, before the disk has it. So SIGKILL at any moment costs
 //!   what was not yet written, and the same command goes on from there.
 //! - One bad document never fails a batch: it is named with its reason, the others are in the output.
-//! - Memory does not grow with the input, but for 100 bytes a segment.
+//! - Memory does not grow with the input, but for a few hundred bytes a document and a segment.
 //! - No network: this much of edge opens no socket.
 
 pub mod cli;

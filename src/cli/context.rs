@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::Context as _;
 
-use super::{Global, talk};
+use super::{Global, exit::UsageError, talk};
 use crate::{
-    config::{Config, ConfigError, ConfigFile},
+    config::{Config, ConfigError, ConfigFile, SETTINGS, Setting},
     inference::Stop,
     store::{DirectoryLock, Identity, Store, StoreError},
 };
@@ -28,7 +28,7 @@ pub(super) struct Context {
 impl Context {
     pub(super) fn new(global: &Global, mut flags: Vec<FlagSetting>) -> anyhow::Result<Self> {
         if let Some(path) = &global.data_dir {
-            let path = path.to_str().context("--data-dir must be UTF-8")?;
+            let path = path.to_str().ok_or_else(|| UsageError("--data-dir is not UTF-8".into()))?;
             flags.push(("data_dir", "--data-dir", path.to_owned()));
         }
         if let Some(name) = &global.identity {
@@ -37,6 +37,11 @@ impl Context {
         if global.verbose > 0 {
             let level = ["info", "debug", "trace"][usize::from(global.verbose.min(3)) - 1];
             flags.push(("log.level", "-v", level.to_owned()));
+        }
+        for name in SETTINGS.iter().map(Setting::variable) {
+            if env::var_os(&name).is_some_and(|value| value.to_str().is_none()) {
+                return Err(UsageError(format!("{name} in the environment is not UTF-8")).into());
+            }
         }
         let file = config_file(global.config.as_deref())?;
         let config = Config::resolve(file.as_ref(), |name| env::var(name).ok(), &flags, &default_data_dir())?;

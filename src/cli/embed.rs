@@ -311,11 +311,13 @@ fn is_repetition(known: &Run, now: &Run) -> bool {
 
 fn interrupted(progress: &mut Progress, embedding: &Embedding) -> Exit {
     progress.finish();
-    let kept = embedding.chunks_computed + embedding.chunks_stored;
-    talk::say(&format!(
-        "interrupted; the results of {} are kept, the same command goes on from there",
-        human::count(kept, "chunk")
-    ));
+    match embedding.chunks_computed + embedding.chunks_stored {
+        0 => talk::say("interrupted before anything was computed; what earlier runs stored is kept"),
+        kept => talk::say(&format!(
+            "interrupted; the results of {} are kept, the same command goes on from there",
+            human::count(kept, "chunk")
+        )),
+    }
     Exit::Interrupted
 }
 

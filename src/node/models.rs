@@ -94,7 +94,7 @@ pub fn find_model(name: &str, data_dir: &Path) -> Result<ModelFolder, ModelsErro
     let places = model_places(data_dir);
     match places.iter().map(|place| place.path.join(name)).find(|folder| folder.join("model.toml").is_file())
     {
-        Some(folder) => read(&folder),
+        Some(folder) => read_named(&folder),
         None => Err(ModelsError::Unknown {
             name: name.to_owned(),
             places: places.iter().filter(|p| p.path.is_dir()).map(|p| p.path.display().to_string()).collect(),
@@ -113,7 +113,7 @@ pub fn list_models(data_dir: &Path) -> Vec<(ModelPlace, Result<ModelFolder, Mode
         for folder in folders.into_iter().filter(|folder| folder.join("model.toml").is_file()) {
             let canonical = fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone());
             if !seen.contains(&canonical) {
-                found.push((place.clone(), read(&folder)));
+                found.push((place.clone(), read_named(&folder)));
                 seen.push(canonical);
             }
         }
@@ -138,7 +138,7 @@ pub fn add_model(folder: &Path, data_dir: &Path) -> Result<(ModelFolder, GoldenR
         return Err(ModelsError::Exists { name, path: target });
     }
     copy(folder, &place, &target).map_err(|source| ModelsError::Copy { path: target.clone(), source })?;
-    Ok((read(&target)?, report))
+    Ok((read_named(&target)?, report))
 }
 
 fn copy(folder: &Path, place: &Path, target: &Path) -> io::Result<()> {
@@ -159,4 +159,17 @@ fn copy(folder: &Path, place: &Path, target: &Path) -> io::Result<()> {
 
 fn read(folder: &Path) -> Result<ModelFolder, ModelsError> {
     ModelFolder::read(folder).map_err(|source| ModelsError::Model { path: folder.to_owned(), source })
+}
+
+/// A model that is found by name must have the name of its folder, or two names would mean one model.
+fn read_named(folder: &Path) -> Result<ModelFolder, ModelsError> {
+    let model = read(folder)?;
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    if model.manifest().name == name {
+        return Ok(model);
+    }
+    let reason =
+        format!("is `{}`, and its folder is called `{name}`: rename one of them", model.manifest().name);
+    let source = ModelError::Value { path: folder.join("model.toml"), key: "name", reason };
+    Err(ModelsError::Model { path: folder.to_owned(), source })
 }
