@@ -5,6 +5,7 @@
 //! no lock shared with anything else.
 
 mod batch;
+mod bert;
 mod chunk;
 mod embed;
 mod engine;
@@ -17,6 +18,7 @@ mod tokens;
 mod tract;
 
 pub use batch::{BATCH_TOKENS_MAX, batches};
+pub use bert::BertModel;
 pub use chunk::{CHUNK_BYTES_PER_TOKEN_MAX, CHUNKER_VERSION, ChunkOptions, ChunkOptionsError, chunks};
 pub use embed::{EmbedError, Embedder, Stop};
 pub use engine::{Engine, JobError};

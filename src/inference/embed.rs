@@ -49,7 +49,7 @@ pub enum EmbedError {
 ///
 /// The batch is ragged on purpose: whether rows of equal length are grouped, padded or laid end to end is
 /// the implementation's own affair. [`crate::inference::TractModel`] runs any ONNX graph in groups of equal
-/// length; a path for BERT-like graphs straight on the kernels joins here.
+/// length; [`crate::inference::BertModel`] lays the sequences of a BERT encoder end to end.
 pub trait Embedder: Send {
     /// `[batch][tokens] token ids, special tokens included -> [batch, dimension] f32, L2-normalised`, rows in
     /// the order of the batch. A row depends on nothing but its own tokens.

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    BATCH_TOKENS_MAX, ChunkOptions, EmbedError, Embedder, Job, ModelError, ModelFolder, Stop, TokenError,
-    Tokens, TractModel, batches, chunks,
+    BATCH_TOKENS_MAX, BertModel, ChunkOptions, EmbedError, Embedder, Job, ModelError, ModelFolder, Stop,
+    TokenError, Tokens, TractModel, batches, chunks,
 };
 use crate::wire::{ChunkSpan, PeerId, ResultError, SegmentResult};
 
@@ -65,11 +65,21 @@ impl Engine {
     pub fn load(folder: &ModelFolder, peer: PeerId) -> Result<Self, ModelError> {
         let (path, json) = folder.tokenizer()?;
         let tokens = Tokens::from_bytes(&json).map_err(|source| ModelError::Tokenizer { path, source })?;
-        let model = Arc::new(TractModel::load(folder)?);
         let manifest = folder.manifest();
+        let (path, bytes) = folder.graph()?;
+        let make: MakeEmbedder = match BertModel::from_onnx(&bytes, manifest.dimension) {
+            Some(model) => {
+                let model = Arc::new(model);
+                Box::new(move || Ok(model.embedder()))
+            }
+            None => {
+                let model = Arc::new(TractModel::from_onnx(folder, path, bytes)?);
+                Box::new(move || model.embedder())
+            }
+        };
         Ok(Self {
             tokens,
-            make: Box::new(move || model.embedder()),
+            make,
             prefix: manifest.prefix.document.clone(),
             dimension: manifest.dimension,
             max_tokens: manifest.max_tokens,

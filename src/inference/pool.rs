@@ -30,7 +30,7 @@ pub struct Computed {
 /// Threads that compute. Dropping the pool asks them to stop and waits for them.
 pub struct Pool {
     jobs: Option<SyncSender<Vec<Job>>>,
-    computed: Receiver<Vec<Computed>>,
+    computed: Option<Receiver<Vec<Computed>>>,
     threads: Vec<JoinHandle<()>>,
     stop: Stop,
 }
@@ -48,9 +48,9 @@ impl Pool {
     ) -> io::Result<Self> {
         let (jobs, feed) = sync_channel::<Vec<Job>>(threads * WINDOWS_WAITING_PER_THREAD);
         let feed = Arc::new(Mutex::new(feed));
-        // As many as can be in the pool at once, so that no thread ever waits to hand over its results.
         let (sender, computed) = sync_channel(threads * (WINDOWS_WAITING_PER_THREAD + 1));
-        let mut pool = Self { jobs: Some(jobs), computed, threads: Vec::new(), stop: stop.clone() };
+        let mut pool =
+            Self { jobs: Some(jobs), computed: Some(computed), threads: Vec::new(), stop: stop.clone() };
         for n in 0..threads {
             let (engine, feed, sender, stop) =
                 (Arc::clone(engine), Arc::clone(&feed), sender.clone(), stop.clone());
@@ -70,7 +70,7 @@ impl Pool {
 
     /// The next window's outcomes; `None` after `wait`, or when every thread has ended.
     pub fn receive(&self, wait: Duration) -> Option<Vec<Computed>> {
-        self.computed.recv_timeout(wait).ok()
+        self.computed.as_ref()?.recv_timeout(wait).ok()
     }
 
     /// Asks the threads to stop between two operators, and gives them no more jobs. Outcomes can still be
@@ -89,6 +89,8 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         self.stop();
+        // A thread that waits to hand over what nobody will receive ends with an error.
+        self.computed = None;
         for thread in self.threads.drain(..) {
             // A panic of the thread itself was logged by the hook; there is nobody left to tell.
             let _ = thread.join();
@@ -119,5 +121,67 @@ fn compute(
         if sender.send(computed).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{
+        inference::{Carry, ModelFolder, Syntax},
+        wire::PeerId,
+    };
+
+    const OPTIONS: ChunkOptions = ChunkOptions { tokens_max: 254, overlap_tokens: 0 };
+
+    fn engine() -> Arc<Engine> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/all-minilm-l6-v2");
+        Arc::new(Engine::load(&ModelFolder::read(&path).unwrap(), PeerId::from_bytes([0; 32])).unwrap())
+    }
+
+    fn window(n: u8, text: &str) -> Vec<Job> {
+        let key = ContentKey::from_bytes([n; 32]);
+        let (syntax, carry) = (Syntax::Plain, Carry::default());
+        vec![Job { key, text: text.to_owned(), body_start: 0, syntax, carry }]
+    }
+
+    /// More results than the channel holds, and nobody who takes them: dropping must not wait for ever.
+    #[test]
+    fn a_pool_that_nobody_empties_can_be_dropped() {
+        let pool = Pool::start(&engine(), OPTIONS, 1, Stop::default()).unwrap();
+        for n in 0..4 {
+            let mut refused = Err(window(n, "A text."));
+            while let Err(window) = refused {
+                refused = pool.try_submit(window);
+                thread::yield_now();
+            }
+        }
+        drop(pool);
+    }
+
+    #[test]
+    fn an_idle_pool_stops_and_refuses_more() {
+        let mut pool = Pool::start(&engine(), OPTIONS, 2, Stop::default()).unwrap();
+        assert!(pool.try_submit(window(1, "A text.")).is_ok());
+        while pool.receive(Duration::from_secs(60)).is_none() {}
+        pool.stop();
+        assert!(pool.try_submit(window(2, "A text.")).is_err());
+        while !pool.is_over() {
+            thread::yield_now();
+        }
+    }
+
+    /// Stopped in the middle of a long window, its jobs come back as stopped.
+    #[test]
+    fn a_busy_pool_stops_inside_the_model() {
+        let stop = Stop::default();
+        let pool = Pool::start(&engine(), OPTIONS, 1, stop.clone()).unwrap();
+        assert!(pool.try_submit(window(1, &"The sea is calm and the lamp is lit. ".repeat(800))).is_ok());
+        assert!(pool.receive(Duration::from_millis(50)).is_none());
+        stop.ask();
+        let computed = pool.receive(Duration::from_secs(60)).unwrap();
+        assert!(matches!(computed[0].result, Err(JobError::Stopped)));
     }
 }

@@ -4,7 +4,7 @@
 //! (6.7 against 8.2 CPU seconds for 400 chunks). One plan with symbolic dimensions serves every thread and
 //! every shape: a plan for each shape costs gigabytes.
 
-use std::{io::Cursor, ops::Range, sync::Arc};
+use std::{io::Cursor, ops::Range, path::PathBuf, sync::Arc};
 
 use tract_onnx::{
     prelude::*,
@@ -34,12 +34,11 @@ pub struct TractModel {
 }
 
 impl TractModel {
-    /// Reads, checks and optimises the graph of `folder`.
+    /// Optimises the graph of `folder`, whose `model.onnx` at `path` has these bytes.
     ///
     /// # Errors
     /// [`ModelError`]; a graph whose inputs edge can not fill is named with them.
-    pub fn load(folder: &ModelFolder) -> Result<Self, ModelError> {
-        let (path, bytes) = folder.graph()?;
+    pub fn from_onnx(folder: &ModelFolder, path: PathBuf, bytes: Vec<u8>) -> Result<Self, ModelError> {
         let manifest = folder.manifest();
         // A damaged graph may break tract's invariants: a panic there is that file's fault, not ours.
         let built = std::panic::catch_unwind(|| build(bytes));
