@@ -17,7 +17,11 @@ mod store;
 mod table;
 mod talk;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write, stdout},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
@@ -105,6 +109,8 @@ pub fn main() -> ExitCode {
     };
     match run(arguments) {
         Ok(exit) => exit.into(),
+        // Whoever read our output has had enough, as `head` has.
+        Err(error) if error.chain().any(is_closed_pipe) => Exit::Done.into(),
         Err(error) => {
             talk::detach();
             talk::say(&human::chain(error.as_ref()));
@@ -113,10 +119,17 @@ pub fn main() -> ExitCode {
     }
 }
 
+fn is_closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let Arguments { global, command } = arguments;
     if let Command::Completions { shell } = command {
-        clap_complete::generate(shell, &mut Arguments::command(), "edge", &mut std::io::stdout());
+        // Into memory first: clap_complete panics where its output fails.
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Arguments::command(), "edge", &mut script);
+        stdout().write_all(&script)?;
         return Ok(Exit::Done);
     }
     let context = match &command {

@@ -6,5 +6,5 @@
 mod file;
 mod settings;
 
-pub use file::{ConfigError, ConfigFile};
+pub use file::{ConfigError, ConfigFile, nearest};
 pub use settings::{Config, LogFormat, LogLevel, SETTINGS, Setting, Source, Value};

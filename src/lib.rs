@@ -22,7 +22,8 @@
 //! 2. What the store has under its key is done. The rest is read again, checked against its key, and goes as a
 //!    **job** to [`node::LocalRun`].
 //! 3. A compute thread of [`inference::Pool`] chunks and tokenises it, sorts the chunks of its window by length,
-//!    packs them into batches by tokens, and has them embedded.
+//!    packs them into batches by tokens, and has them embedded: by [`inference::BertModel`], straight on matrix
+//!    kernels, where the graph is of the form that `models/export.py` writes; by tract where it is any other.
 //! 4. Results are written in batches, each one durable transaction. Only then is the key reported as done.
 //! 5. When all of a document is done and its turn has come, `cli::embed` reads its text and results once more
 //!    and writes the lines, in source order.

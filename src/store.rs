@@ -17,7 +17,7 @@ pub use error::StoreError;
 pub use identity::{Identity, IdentityError};
 pub use lock::{DirectoryLock, LockError};
 pub use results::Found;
-pub use runs::{GcReport, KEYS_PER_PAGE, is_expired};
+pub use runs::{GcReport, is_expired};
 
 /// Name of the environment's file in the data directory.
 pub const DATA_FILE: &str = "data.mdb";

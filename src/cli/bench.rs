@@ -16,7 +16,7 @@ use super::{
     process::{cpu_time, peak_memory_bytes},
 };
 use crate::{
-    inference::{Carry, ChunkOptions, Engine, Job, Pool, SEGMENT_BYTES_MAX, Stop, Syntax},
+    inference::{Carry, ChunkOptions, Engine, Job, JobError, Pool, SEGMENT_BYTES_MAX, Stop, Syntax},
     node::find_model,
     wire::{ContentKey, PeerId},
 };
@@ -67,7 +67,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let tokens_max = folder.manifest().max_tokens - engine.tokens().specials();
     let options = ChunkOptions { tokens_max: tokens_max as u32, overlap_tokens: 0 };
     let threads = context.threads();
-    let jobs = jobs(arguments.chunks, tokens_max);
+    let jobs = Prose::new(arguments.chunks, tokens_max);
     let pool =
         Pool::start(&engine, options, threads, stop.clone()).context("cannot start compute threads")?;
     let Some(measured) = measure(&pool, jobs, &stop)? else { return Ok(Exit::Interrupted) };
@@ -84,20 +84,21 @@ struct Measured {
 }
 
 /// Runs all jobs; `None` where the user had enough.
-fn measure(pool: &Pool, mut jobs: Vec<Job>, stop: &Stop) -> anyhow::Result<Option<Measured>> {
-    let total = jobs.len();
+fn measure(pool: &Pool, mut jobs: Prose, stop: &Stop) -> anyhow::Result<Option<Measured>> {
+    let mut submitted = 0;
     let (cpu_before, begun) = (cpu_time(), Instant::now());
     let (mut done, mut chunks, mut tokens) = (0, 0u64, 0u64);
-    let mut refused = None;
-    while done < total {
+    let mut refused: Option<Vec<Job>> = None;
+    while done < submitted || refused.is_some() || jobs.bytes_left > 0 {
         if stop.is_asked() {
             return Ok(None);
         }
-        while let Some(window) = refused.take().or_else(|| jobs.pop().map(|job| vec![job])) {
+        while let Some(window) = refused.take().or_else(|| jobs.next().map(|job| vec![job])) {
             if let Err(window) = pool.try_submit(window) {
                 refused = Some(window);
                 break;
             }
+            submitted += 1;
         }
         let Some(computed) = pool.receive(Duration::from_millis(100)) else {
             if pool.is_over() {
@@ -106,7 +107,10 @@ fn measure(pool: &Pool, mut jobs: Vec<Job>, stop: &Stop) -> anyhow::Result<Optio
             continue;
         };
         for outcome in computed {
-            let result = outcome.result?;
+            let result = match outcome.result {
+                Err(JobError::Stopped) => return Ok(None),
+                other => other?,
+            };
             done += 1;
             chunks += result.chunks.len() as u64;
             tokens += result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum::<u64>();
@@ -149,40 +153,50 @@ fn print(model: &str, threads: usize, load: Duration, measured: &Measured, json:
 }
 
 /// Segments of made-up prose, the same every time, that come to about so many chunks.
-fn jobs(chunks: u64, tokens_max: usize) -> Vec<Job> {
-    const BYTES_PER_TOKEN: usize = 5;
-    let mut left = chunks as usize * tokens_max * BYTES_PER_TOKEN;
-    let words: Vec<&str> = WORDS.split_whitespace().collect();
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    // xorshift64 (Marsaglia 2003): any fixed sequence serves.
-    let mut next = |bound: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state % bound as u64) as usize
-    };
-    let mut out = Vec::new();
-    while left > 0 {
-        let bytes = left.min(SEGMENT_BYTES_MAX - 64);
-        let mut text = String::with_capacity(bytes + 64);
+struct Prose {
+    words: Vec<&'static str>,
+    bytes_left: usize,
+    made: u64,
+    state: u64,
+}
+
+impl Prose {
+    fn new(chunks: u64, tokens_max: usize) -> Self {
+        const BYTES_PER_TOKEN: usize = 5;
+        let bytes_left = chunks as usize * tokens_max * BYTES_PER_TOKEN;
+        Self { words: WORDS.split_whitespace().collect(), bytes_left, made: 0, state: 0x2545_F491_4F6C_DD1D }
+    }
+
+    /// xorshift64 (Marsaglia 2003): any fixed sequence serves.
+    fn below(&mut self, bound: usize) -> usize {
+        self.state ^= self.state << 13;
+        self.state ^= self.state >> 7;
+        self.state ^= self.state << 17;
+        (self.state % bound as u64) as usize
+    }
+
+    fn next(&mut self) -> Option<Job> {
+        // A sentence of 24 of the longest words stays below this.
+        const SENTENCE_BYTES: usize = 400;
+        if self.bytes_left == 0 {
+            return None;
+        }
+        let bytes = self.bytes_left.min(SEGMENT_BYTES_MAX - SENTENCE_BYTES);
+        let mut text = String::with_capacity(bytes + SENTENCE_BYTES);
         while text.len() < bytes {
-            for _ in 0..5 + next(20) {
-                text += words[next(words.len())];
+            for _ in 0..5 + self.below(20) {
+                let at = self.below(self.words.len());
+                text += self.words[at];
                 text.push(' ');
             }
             text.pop();
-            text += if next(6) == 0 { ".\n\n" } else { ". " };
+            text += if self.below(6) == 0 { ".\n\n" } else { ". " };
         }
-        left = left.saturating_sub(text.len());
+        self.bytes_left = self.bytes_left.saturating_sub(text.len());
+        self.made += 1;
         let mut key = [0; 32];
-        key[..8].copy_from_slice(&(out.len() as u64).to_le_bytes());
-        out.push(Job {
-            key: ContentKey::from_bytes(key),
-            text,
-            body_start: 0,
-            syntax: Syntax::Plain,
-            carry: Carry::default(),
-        });
+        key[..8].copy_from_slice(&self.made.to_le_bytes());
+        let key = ContentKey::from_bytes(key);
+        Some(Job { key, text, body_start: 0, syntax: Syntax::Plain, carry: Carry::default() })
     }
-    out
 }

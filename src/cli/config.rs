@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{context::Context, exit::Exit, talk};
-use crate::config::SETTINGS;
+use crate::config::{SETTINGS, Setting, nearest};
 
 const EXAMPLE: &str = "\
 A setting is read from, later ones winning: its default; ~/.config/edge/config.toml or
@@ -34,7 +34,9 @@ pub(super) enum Command {
 pub(super) fn run(command: Command, context: anyhow::Result<Context>, json: bool) -> anyhow::Result<Exit> {
     let context = context?;
     for name in unknown_variables() {
-        talk::say(&format!("the environment has {name}, which is no setting of edge and is ignored"));
+        let meant = nearest(&name, SETTINGS.iter().map(Setting::variable));
+        let hint = meant.map(|right| format!("; did you mean {right}?")).unwrap_or_default();
+        talk::say(&format!("the environment has {name}, which is no setting and is ignored{hint}"));
     }
     match command {
         Command::Check => talk::say("the settings are right"),
@@ -48,8 +50,8 @@ fn show(context: &Context) -> anyhow::Result<()> {
     let mut out = stdout().lock();
     for setting in SETTINGS {
         let Some(value) = context.config.value(setting.key) else { continue };
-        writeln!(out, "{} = {}", setting.key, value.text)?;
-        writeln!(out, "    {}; from {}, or {}", setting.help, value.source, setting.variable())?;
+        writeln!(out, "{} = {}  ({})", setting.key, value.text, value.source)?;
+        writeln!(out, "    {}; also {}", setting.help, setting.variable())?;
     }
     Ok(())
 }

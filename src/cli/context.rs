@@ -3,7 +3,7 @@
 use std::{
     env,
     ffi::OsString,
-    fs::DirBuilder,
+    fs::{self, DirBuilder},
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
@@ -86,7 +86,11 @@ impl Context {
 /// A flag that the first Ctrl-C sets; the second one ends the process at once.
 pub(super) fn stop_on_signals() -> anyhow::Result<Stop> {
     let stop = Stop::default();
+    let ignored = ignored_signals();
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        if ignored & (1 << (signal - 1)) != 0 {
+            continue;
+        }
         // The order matters: the second signal finds the flag set by the first.
         signal_hook::flag::register_conditional_shutdown(signal, 130, stop.flag())
             .context("cannot listen for signals")?;
@@ -95,7 +99,16 @@ pub(super) fn stop_on_signals() -> anyhow::Result<Stop> {
     Ok(stop)
 }
 
+/// Signals that whoever started us has switched off, as `nohup` does: bit `n - 1` stands for signal `n`. What is
+/// ignored stays so.
+fn ignored_signals() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
 fn config_file(named: Option<&Path>) -> Result<Option<ConfigFile>, ConfigError> {
+    use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     if let Some(path) = named.map(Path::to_owned).or_else(|| var("EDGE_CONFIG").map(PathBuf::from)) {
         return ConfigFile::read(&path).map(Some);
     }
@@ -106,7 +119,9 @@ fn config_file(named: Option<&Path>) -> Result<Option<ConfigFile>, ConfigError> 
         of_user.map(|path| path.join("edge/config.toml")).into_iter().chain(["/etc/edge/config.toml".into()]);
     for path in places {
         match ConfigFile::read(&path) {
-            Err(ConfigError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+            // Nobody named this file: where it can not be, there is none.
+            Err(ConfigError::Read { source, .. })
+                if matches!(source.kind(), NotFound | NotADirectory | PermissionDenied) => {}
             other => return other.map(Some),
         }
     }

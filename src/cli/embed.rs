@@ -18,11 +18,11 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 
 use self::{
-    documents::{Documents, Remark},
+    documents::{Documents, Exclude, Remark},
     progress::Progress,
     run::{Embedding, Ending},
     scan::{Origin, ScanError, ScanOptions},
-    sink::Sink,
+    sink::{Sink, SinkError},
     summary::Summary,
 };
 use super::{
@@ -54,7 +54,7 @@ const SKIPPED_NAMED_MAX: usize = 5;
 const FAILED_NAMED_MAX: usize = 100;
 /// Bytes of a run's title.
 const TITLE_BYTES_MAX: usize = 200;
-/// Special tokens that a chunk must leave room for beside its own.
+/// Tokens of its own that a chunk must have room for.
 const CONTENT_TOKENS_MIN: u32 = 8;
 
 /// Arguments of `edge embed`.
@@ -118,20 +118,20 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     let folder = find_model(context.config.model(), &context.config.data_dir())?;
     let options = scan_options(context, &folder)?;
     let chunk = options.chunk;
+    let found = find_documents(&arguments, context)?;
     let mut sink = open_sink(&arguments, folder.manifest().dimension)?;
     let lock = context.lock("embed")?;
     let store = context.store(&lock)?;
     let identity = context.identity()?;
     let mut progress = Progress::new();
     let mut embedding = Embedding::new(options, stop.clone());
-    let remarks = match collect(&arguments, context, &mut embedding, &progress, &stop) {
+    let remarks = match collect(found, context, &mut embedding, &progress, &stop) {
         Ok(remarks) => remarks,
-        Err(ScanError::Interrupted) => return Ok(interrupted(&mut progress, &embedding)),
+        Err(ScanError::Interrupted) => return Ok(interrupted(&progress, &embedding, arguments.fresh)),
         Err(error) => return Err(error.into()),
     };
     let threads = context.threads();
     let mut run = LocalRun::new(store, folder.clone(), identity.peer_id(), chunk, threads, stop);
-    sweep(&mut run, context)?;
     let keys = embedding.keys();
     let missing_bytes = embedding.look_up(&run, arguments.fresh)?;
     let (id, mut record) = describe_run(&arguments.paths, &embedding, &keys, &folder);
@@ -143,19 +143,23 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     progress.computing(missing_bytes);
     tracing::info!(documents = embedding.documents.len(), missing_bytes, "run begins");
     let ending = embedding.execute(&mut run, &mut sink, &folder.manifest().name, threads, &mut progress)?;
-    if ending != Ending::Complete {
-        return Ok(if ending == Ending::Closed {
-            Exit::Done
-        } else {
-            interrupted(&mut progress, &embedding)
-        });
+    match ending {
+        Ending::Complete => {}
+        Ending::Closed => return Ok(Exit::Done),
+        Ending::Interrupted => return Ok(interrupted(&progress, &embedding, arguments.fresh)),
     }
-    sink.finish()?;
+    match sink.finish() {
+        Err(SinkError::Closed) => return Ok(Exit::Done),
+        other => other?,
+    }
     progress.finish();
     let failed = report_remarks(&remarks, &embedding);
     record.state = if failed > 0 { RunState::DoneWithFailures } else { RunState::Done };
     if !is_repeated && !keys.is_empty() {
         run.end(&id, &record)?;
+    }
+    if let Some(report) = run.sweep(wall_clock_ms(), context.config.keep(), &id)? {
+        tracing::info!(runs = report.runs, results = report.results, "old results removed");
     }
     let summary = summarise(&embedding, &remarks, failed, begun, &folder);
     tracing::info!(chunks = summary.chunks, failed, "run ends");
@@ -183,11 +187,18 @@ fn scan_options(context: &Context, folder: &ModelFolder) -> anyhow::Result<ScanO
         .into());
     }
     let chunk = ChunkOptions { tokens_max, overlap_tokens: context.config.overlap_tokens() };
+    if chunk.overlap_tokens > tokens_max / 2 {
+        let most = tokens_max / 2;
+        return Err(UsageError(format!(
+            "an overlap can not have more than {most} tokens where a chunk has {asked}"
+        ))
+        .into());
+    }
     chunk.validate().map_err(|error| UsageError(error.to_string()))?;
     Ok(ScanOptions { chunk, model: folder.hash(), prefix: folder.manifest().prefix.document.clone() })
 }
 
-/// Special tokens and those of the prefix. The golden ids tell without loading a tokenizer.
+/// Special tokens and those of the prefix.
 fn around_tokens(folder: &ModelFolder) -> anyhow::Result<u32> {
     let (_, json) = folder.tokenizer()?;
     let tokens = crate::inference::Tokens::from_bytes(&json).context("cannot load the tokenizer")?;
@@ -211,43 +222,46 @@ fn open_sink(arguments: &Arguments, dimension: usize) -> anyhow::Result<Sink> {
 
 /// Finds and scans every document. Only an interruption ends it early.
 fn collect(
-    arguments: &Arguments,
+    mut found: Documents,
     context: &Context,
     embedding: &mut Embedding,
     progress: &Progress,
     stop: &Stop,
 ) -> Result<Documents, ScanError> {
-    let (stdin, paths): (Vec<_>, Vec<_>) =
-        arguments.paths.iter().cloned().partition(|path| path == Path::new("-"));
-    let outputs = arguments.output.iter().flat_map(|path| [path.clone(), sink::ids_path(path)]);
-    let exclude: Vec<PathBuf> =
-        outputs.chain([context.config.data_dir()]).filter_map(|path| real_path(&path)).collect();
-    let mut found = documents::find(&paths, &exclude);
-    if !stdin.is_empty() {
-        let origin = Origin::from_stdin(&context.config.identity_dir(), stop)?;
-        add(embedding, "-".into(), origin, &mut found)?;
-    }
     let files = std::mem::take(&mut found.files);
     for (at, path) in files.iter().enumerate() {
         progress.scanning(at, files.len());
-        add(embedding, path.clone(), Origin::File(path.clone()), &mut found)?;
+        let origin = match path.to_str() {
+            Some("-") => Origin::from_stdin(&context.config.identity_dir(), stop),
+            _ => Ok(Origin::File(path.clone())),
+        };
+        let path = path.clone();
+        match origin.and_then(|origin| embedding.add(path.clone(), origin)) {
+            Ok(()) => {}
+            Err(ScanError::Interrupted) => return Err(ScanError::Interrupted),
+            Err(error @ ScanError::Binary { .. }) => found.skip(&path, &error.to_string()),
+            Err(error) => found.fail(&path, human::chain(&error)),
+        }
     }
     Ok(found)
 }
 
-fn add(
-    embedding: &mut Embedding,
-    path: PathBuf,
-    origin: Origin,
-    found: &mut Documents,
-) -> Result<(), ScanError> {
-    match embedding.add(path.clone(), origin) {
-        Ok(()) => {}
-        Err(ScanError::Interrupted) => return Err(ScanError::Interrupted),
-        Err(error @ ScanError::Binary { .. }) => found.skipped.push(Remark { path, why: error.to_string() }),
-        Err(error) => found.failed.push(Remark { path, why: error.to_string() }),
+/// Finds the documents, and refuses to destroy one by writing over it.
+fn find_documents(arguments: &Arguments, context: &Context) -> Result<Documents, UsageError> {
+    let output = arguments.output.as_deref().filter(|path| *path != Path::new("-"));
+    let ids = output.filter(|_| arguments.format == Format::Npy).map(sink::ids_path);
+    let outputs = output.map(Path::to_owned).into_iter().chain(ids).filter_map(|path| real_path(&path));
+    let exclude = Exclude { outputs: outputs.collect(), data_dir: real_path(&context.config.data_dir()) };
+    let found = documents::find(&arguments.paths, &exclude).map_err(|path| {
+        UsageError(format!(
+            "{} is an input and the output as well: it would be overwritten",
+            human::path(&path)
+        ))
+    })?;
+    if found.files.is_empty() && found.skipped.is_empty() && found.failed.is_empty() {
+        talk::say("found no documents; in folders, hidden files and what .gitignore names are left out");
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The canonical path, also of a file that does not exist yet.
@@ -258,14 +272,6 @@ fn real_path(path: &Path) -> Option<PathBuf> {
     })
 }
 
-/// Forgets runs that are too old, now and then: when there is one.
-fn sweep(run: &mut LocalRun, context: &Context) -> anyhow::Result<()> {
-    if let Some(report) = run.sweep(wall_clock_ms(), context.config.keep())? {
-        tracing::info!(runs = report.runs, results = report.results, "old results removed");
-    }
-    Ok(())
-}
-
 fn describe_run(
     paths: &[PathBuf],
     embedding: &Embedding,
@@ -273,7 +279,7 @@ fn describe_run(
     folder: &ModelFolder,
 ) -> (RunId, Run) {
     let mut hasher = blake3::Hasher::new_derive_key("edge 2026-11 run of paths, version 1");
-    hasher.update(folder.hash().as_bytes());
+    hasher.update(folder.hash().as_bytes()).update(&embedding.options_bytes());
     for path in paths {
         let real = real_path(path).unwrap_or_else(|| path.clone());
         let bytes = real.as_os_str().as_encoded_bytes();
@@ -294,8 +300,17 @@ fn describe_run(
         documents: embedding.documents.len() as u32,
         segments: keys.len() as u32,
         text_bytes: embedding.text_bytes(),
+        keys_hash: keys_hash(keys),
     };
     (id, record)
+}
+
+fn keys_hash(keys: &[ContentKey]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    keys.iter().for_each(|key| {
+        hasher.update(key.as_bytes());
+    });
+    *hasher.finalize().as_bytes()
 }
 
 /// Whether the store need not be told again: nothing but the time has changed, and that by less than a day.
@@ -309,12 +324,13 @@ fn is_repetition(known: &Run, now: &Run) -> bool {
     is_recent && known.state != RunState::Begun && same == *known
 }
 
-fn interrupted(progress: &mut Progress, embedding: &Embedding) -> Exit {
+fn interrupted(progress: &Progress, embedding: &Embedding, fresh: bool) -> Exit {
     progress.finish();
+    let again = if fresh { "the same command without --fresh" } else { "the same command" };
     match embedding.chunks_computed + embedding.chunks_stored {
         0 => talk::say("interrupted before anything was computed; what earlier runs stored is kept"),
         kept => talk::say(&format!(
-            "interrupted; the results of {} are kept, the same command goes on from there",
+            "interrupted; the results of {} are kept, {again} goes on from there",
             human::count(kept, "chunk")
         )),
     }
@@ -375,14 +391,14 @@ fn print(
     summary: &Summary,
 ) -> anyhow::Result<()> {
     let output = arguments.output.as_deref().filter(|path| *path != Path::new("-"));
-    let shows_table = output.is_none() && arguments.output.is_none() && stdout().is_terminal();
+    let shows_table = arguments.output.is_none() && stdout().is_terminal();
     if context.json {
         let text = serde_json::to_string(summary)?;
         // stdout carries the chunks where no file was named.
         if output.is_some() || shows_table {
             writeln!(stdout(), "{text}")?;
         } else {
-            talk::say(&text);
+            talk::line(&text);
         }
     } else if shows_table {
         write!(stdout(), "{}", summary::table(embedding, summary))?;

@@ -87,9 +87,9 @@ fn gc(days: Option<u64>, context: &Context) -> anyhow::Result<Exit> {
     let mut store = context.store(&lock)?;
     let before = store.report()?.disk_bytes;
     let keep = days.map_or(context.config.keep(), |days| Duration::from_secs(86_400u64.saturating_mul(days)));
-    let report = store.gc(wall_clock_ms(), keep)?;
+    let report = store.gc(wall_clock_ms(), keep, None)?;
     // A copy of the whole store wears the card: only where there is room to be won.
-    let store = if report.results > 0 { store.compact()? } else { store };
+    let store = if report.results > 0 { store.compacted()? } else { store };
     let after = store.report()?.disk_bytes;
     if context.json {
         let report = json!({

@@ -24,6 +24,11 @@ pub(super) fn say(line: &str) {
     write(format!("edge: {line}\n").as_bytes());
 }
 
+/// Prints a line as it is: for programs that read stderr.
+pub(super) fn line(line: &str) {
+    write(format!("{line}\n").as_bytes());
+}
+
 fn write(bytes: &[u8]) {
     let out = || {
         let _ = io::stderr().lock().write_all(bytes);

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -72,10 +73,16 @@ impl ConfigFile {
     /// [`ConfigError`]; an absent file is [`io::ErrorKind::NotFound`] in `Read`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
-        if fs::metadata(path).map_err(read)?.len() > FILE_BYTES_MAX {
+        let mut text = String::new();
+        fs::File::open(path)
+            .map_err(read)?
+            .take(FILE_BYTES_MAX + 1)
+            .read_to_string(&mut text)
+            .map_err(read)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
             return Err(read(io::Error::other("it is larger than 1 MiB")));
         }
-        Self::parse(path, &fs::read_to_string(path).map_err(read)?)
+        Self::parse(path, &text)
     }
 
     /// Reads `text`, which errors will call `path`.
@@ -140,14 +147,18 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-fn hint(key: &str) -> String {
-    let nearest = SETTINGS
-        .iter()
-        .map(|setting| (strsim::jaro_winkler(key, setting.key), setting.key))
+/// The most similar of `names`, where one is similar enough to be meant.
+pub fn nearest(key: &str, names: impl Iterator<Item = String>) -> Option<String> {
+    names
+        .map(|name| (strsim::jaro_winkler(key, &name), name))
         .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(likeness, _)| *likeness > 0.8);
-    match nearest {
-        Some((_, right)) => format!("did you mean `{right}`?"),
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .map(|(_, name)| name)
+}
+
+fn hint(key: &str) -> String {
+    match nearest(key, SETTINGS.iter().map(|setting| setting.key.to_owned())) {
+        Some(right) => format!("did you mean `{right}`?"),
         None => format!("the settings are {}", SETTINGS.iter().map(|s| s.key).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -92,16 +92,24 @@ impl LocalRun {
         &self.store
     }
 
-    /// Forgets runs that nobody repeated for `keep`, and their results; looks first whether there is any.
+    /// Forgets runs that nobody repeated for `keep`, and their results, but not the run `current`. Looks first
+    /// whether there is any. A clock that is behind the newest run is wrong, and nothing is too old by it.
     ///
     /// # Errors
     /// [`RunError::Store`].
-    pub fn sweep(&mut self, now_ms: Option<u64>, keep: Duration) -> Result<Option<GcReport>, RunError> {
+    pub fn sweep(
+        &mut self,
+        now_ms: Option<u64>,
+        keep: Duration,
+        current: &RunId,
+    ) -> Result<Option<GcReport>, RunError> {
         let runs = self.store.runs()?;
-        if !runs.iter().any(|(_, run)| is_expired(run, now_ms, keep)) {
+        let newest = runs.iter().filter_map(|(_, run)| run.touched_ms).max();
+        let now_ms = now_ms.filter(|&now| newest.is_none_or(|newest| newest <= now));
+        if !runs.iter().any(|(id, run)| id != current && is_expired(run, now_ms, keep)) {
             return Ok(None);
         }
-        Ok(Some(self.store.gc(now_ms, keep)?))
+        Ok(Some(self.store.gc(now_ms, keep, Some(current))?))
     }
 
     /// Keeps the run and its keys, before its first job.
@@ -137,6 +145,7 @@ impl LocalRun {
                 self.submitted += jobs;
                 Ok(None)
             }
+            Err(_) if self.is_deserted() => Err(RunError::Ended),
             Err(window) => Ok(Some(window)),
         }
     }
@@ -152,13 +161,9 @@ impl LocalRun {
     /// [`RunError::Store`]: what was not written is lost and was not reported.
     /// [`RunError::Ended`] when nobody is left to compute.
     pub fn poll(&mut self, wait: Duration) -> Result<Vec<Outcome>, RunError> {
-        let pool = self.pool.as_ref();
-        if let Some(computed) = pool.and_then(|pool| pool.receive(wait)) {
+        if let Some(computed) = self.pool.as_ref().and_then(|pool| pool.receive(wait)) {
             self.take_in(computed);
-        } else if self.submitted > self.waiting.len()
-            && !self.stop.is_asked()
-            && pool.is_some_and(Pool::is_over)
-        {
+        } else if self.submitted > self.waiting.len() && self.is_deserted() {
             return Err(RunError::Ended);
         }
         let is_due = self.unsaved.len() >= BATCH_RESULTS_MAX
@@ -187,6 +192,11 @@ impl LocalRun {
         self.commit()
     }
 
+    /// Whether every thread has ended though nobody asked it to.
+    fn is_deserted(&self) -> bool {
+        !self.stop.is_asked() && self.pool.as_ref().is_some_and(Pool::is_over)
+    }
+
     fn take_in(&mut self, computed: Vec<Computed>) {
         for Computed { key, result, elapsed } in computed {
             let counted = result.map(|result| {
@@ -212,13 +222,20 @@ impl LocalRun {
         Ok(std::mem::take(&mut self.waiting))
     }
 
-    /// The stored result of `key`, if it is whole. A damaged one is logged and counts as absent.
+    /// The stored result of `key`, whose lead and body have `text_bytes`, if it is whole and can be right. One
+    /// that is not is logged and counts as absent.
     ///
     /// # Errors
     /// [`RunError::Store`].
-    pub fn result(&self, key: &ContentKey) -> Result<Option<SegmentResult>, RunError> {
+    pub fn result(&self, key: &ContentKey, text_bytes: usize) -> Result<Option<SegmentResult>, RunError> {
         match self.store.result(key)? {
-            Found::Result(result) => Ok(Some(result)),
+            Found::Result(result) => match result.check(text_bytes, self.folder.manifest().dimension) {
+                Ok(()) => Ok(Some(result)),
+                Err(error) => {
+                    tracing::warn!(%key, %error, "stored result is wrong, it is computed again");
+                    Ok(None)
+                }
+            },
             Found::Nothing => Ok(None),
             Found::Damaged(error) => {
                 tracing::warn!(%key, %error, "stored result is damaged, it is computed again");

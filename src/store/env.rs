@@ -30,8 +30,12 @@ const MAP_BYTES_START: usize = 16 << 20;
 const MAP_BYTES_MAX: usize = if cfg!(target_pointer_width = "64") { 1 << 40 } else { 1 << 30 };
 /// Files below this are not worth a compaction's writes to an SD card.
 const COMPACT_BYTES_MIN: u64 = 64 << 20;
+/// Stands in the data directory while the store is opened; holds the number of deaths so far as a digit.
+const MARKER: &str = "opening";
 /// After so many deaths while opening, the file is taken for damaged.
 const DEATHS_MAX: u8 = 2;
+/// In the place of a number of deaths: LMDB itself has found the damage.
+const DAMAGED: u8 = 9;
 /// A disk with less room than this counts as full when a write came short: about one batch.
 const FREE_BYTES_MIN: u64 = 1 << 20;
 /// Set-aside files that are kept before somebody has to look.
@@ -88,27 +92,27 @@ impl Store {
     /// [`StoreError::Newer`] and all that the disk may say. A damaged file is no error: see [`Opened`].
     pub fn open(directory: &Path, _held: &DirectoryLock) -> Result<Opened, StoreError> {
         let path = directory.join(DATA_FILE);
-        let mut set_aside = None;
-        let marker = directory.join("opening");
+        let marker = directory.join(MARKER);
         let deaths = deaths(&marker);
-        let shape = match File::open(&path) {
-            Ok(mut file) => inspect(&mut file).map_err(|e| file_error("read", &path, e))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Shape::Empty,
+        let damage = match File::open(&path) {
+            Ok(mut file) => match inspect(&mut file).map_err(|e| file_error("read", &path, e))? {
+                Shape::Broken(why) => Some(why),
+                Shape::Whole if deaths >= DAMAGED => Some("LMDB found it damaged".to_owned()),
+                Shape::Whole if deaths >= DEATHS_MAX => {
+                    Some(format!("edge died {deaths} times while opening it"))
+                }
+                Shape::Whole | Shape::Empty => None,
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(file_error("read", &path, error)),
         };
-        if let Shape::Broken(why) = shape {
-            set_aside = Some((set_file_aside(&path)?, why));
-        } else if deaths >= DEATHS_MAX {
-            let why = format!("edge died {deaths} times while opening it");
-            set_aside = Some((set_file_aside(&path)?, why));
-        }
-        let count = if set_aside.is_some() { 1 } else { deaths + 1 };
+        let mut set_aside = damage.map(|why| Ok((set_file_aside(&path)?, why))).transpose()?;
+        let is_new = set_aside.is_some() || !path.exists();
         // Best effort: a disk too full for one byte says so at the first write of something that matters.
-        let _ = fs::write(&marker, [b'0' + count]);
-        let opened = match Self::map(&path) {
-            Err(StoreError::Open { source: heed::Error::Mdb(error), .. }) if is_damage(error) => {
-                let why = error.to_string();
-                set_aside = Some((set_file_aside(&path)?, why));
+        let _ = fs::write(&marker, [b'0' + if is_new { 1 } else { deaths + 1 }]);
+        let opened = match Self::map(&path).and_then(Self::walked) {
+            Err(StoreError::Damaged { source, .. }) => {
+                set_aside = Some((set_file_aside(&path)?, source.to_string()));
                 Self::map(&path)
             }
             other => other,
@@ -122,7 +126,12 @@ impl Store {
     }
 
     fn map(path: &Path) -> Result<Self, StoreError> {
-        let open_error = |source| StoreError::Open { path: path.to_owned(), source };
+        let open_error = |source| match source {
+            heed::Error::Mdb(error) if is_damage(error) => {
+                StoreError::Damaged { path: path.to_owned(), source }
+            }
+            _ => StoreError::Open { path: path.to_owned(), source },
+        };
         let directory = path.parent().unwrap_or(Path::new("."));
         let file = OpenOptions::new()
             .read(true)
@@ -150,9 +159,57 @@ impl Store {
         let mut store = Self { env, path: path.to_owned(), map_bytes, tables };
         if length == 0 {
             extend(path, map_bytes)?;
+            sync_folder(path)?;
         }
         store.check_schema()?;
         Ok(store)
+    }
+
+    /// Goes over every key and both ends of every value, so that a damaged page is met here, where the file can
+    /// still be set aside, and not in the middle of the work. Results lie outside the pages that are
+    /// read: a gigabyte of text has about 2 MB of them.
+    fn walked(self) -> Result<Self, StoreError> {
+        let walk = self.read("its pages", |tables, txn| {
+            let mut ends = 0u64;
+            for table in [tables.meta, tables.results, tables.runs, tables.run_keys] {
+                for entry in table.iter(txn)? {
+                    let (_, value) = entry?;
+                    ends += u64::from(*value.first().unwrap_or(&0)) + u64::from(*value.last().unwrap_or(&0));
+                }
+            }
+            Ok(ends)
+        });
+        let tried = walk.and_then(|ends| {
+            // Keeps the compiler from leaving the reads out.
+            std::hint::black_box(ends);
+            self.try_write()
+        });
+        match tried {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.close();
+                Err(error)
+            }
+        }
+    }
+
+    /// Prepares a write and drops it: LMDB then reads its list of free pages, which no reader can reach. Whatever
+    /// it says, out of memory included, says that the list is damaged. Nothing is written.
+    fn try_write(&self) -> Result<(), StoreError> {
+        let attempt = self.env.write_txn().and_then(|mut txn| {
+            self.tables.meta.put(&mut txn, b"trial", b"")?;
+            txn.abort();
+            Ok(())
+        });
+        match attempt {
+            Ok(()) | Err(heed::Error::Mdb(MdbError::MapFull)) => Ok(()),
+            Err(source) => Err(StoreError::Damaged { path: self.path.clone(), source }),
+        }
+    }
+
+    /// Waits until LMDB has let go of the file.
+    fn close(self) {
+        self.env.prepare_for_closing().wait();
     }
 
     fn check_schema(&mut self) -> Result<(), StoreError> {
@@ -162,8 +219,15 @@ impl Store {
             let record = wire::seal("meta", 1, b"schema", &SCHEMA);
             return self.write("its schema", |tables, txn| tables.meta.put(txn, b"schema", &record));
         };
-        let found: u32 = wire::open("meta", 1, b"schema", &record)
-            .map_err(|source| StoreError::Record { what: "its schema", source })?;
+        let found: u32 = match wire::open("meta", 1, b"schema", &record) {
+            Ok(found) => found,
+            // The record's own version has risen: an edge wrote it that this one does not know.
+            Err(wire::RecordError::Version { found, .. }) => u32::from(found),
+            Err(error) => {
+                let source = heed::Error::Decoding(Box::new(error));
+                return Err(StoreError::Damaged { path: self.path.clone(), source });
+            }
+        };
         if found > SCHEMA {
             return Err(StoreError::Newer { path: self.path.clone(), found, known: SCHEMA });
         }
@@ -176,8 +240,9 @@ impl Store {
         what: &'static str,
         body: impl FnOnce(&Tables, &RoTxn<'_, WithoutTls>) -> heed::Result<T>,
     ) -> Result<T, StoreError> {
-        let txn = self.env.read_txn().map_err(|source| StoreError::Read { what, source })?;
-        body(&self.tables, &txn).map_err(|source| StoreError::Read { what, source })
+        let error = |source| self.damaged_or(source, |source| StoreError::Read { what, source });
+        let txn = self.env.read_txn().map_err(error)?;
+        body(&self.tables, &txn).map_err(error)
     }
 
     /// One durable write transaction: when this returns, the disk has it. `body` may run more than once,
@@ -201,14 +266,32 @@ impl Store {
         }
     }
 
-    /// LMDB calls a write that a full disk cut short an input/output error, so the disk is asked.
+    /// Tells a full disk and a damaged file from everything else that a write may say.
     fn write_error(&self, what: &'static str, source: heed::Error) -> StoreError {
-        let is_short = matches!(&source, heed::Error::Io(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()));
-        let free = || rustix::fs::statvfs(&self.path).map_or(u64::MAX, |disk| disk.f_bavail * disk.f_frsize);
-        if is_short && free() < FREE_BYTES_MIN {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        // LMDB calls a write that a full disk cut short an input/output error, so the disk is asked.
+        let is_full = match &source {
+            heed::Error::Io(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+                free_bytes(&self.path) < FREE_BYTES_MIN
+            }
+            heed::Error::Io(error) => matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge),
+            _ => false,
+        };
+        if is_full {
             return StoreError::DiskFull { what };
         }
-        StoreError::write(what, source)
+        self.damaged_or(source, |source| StoreError::Write { what, source })
+    }
+
+    /// Damage that is met in the middle of the work: noted, so that the next start sets the file aside.
+    fn damaged_or(&self, source: heed::Error, other: impl FnOnce(heed::Error) -> StoreError) -> StoreError {
+        match source {
+            heed::Error::Mdb(error) if is_damage(error) => {
+                let _ = fs::write(self.path.with_file_name(MARKER), [b'0' + DAMAGED]);
+                StoreError::Damaged { path: self.path.clone(), source }
+            }
+            source => other(source),
+        }
     }
 
     fn grow(&mut self, what: &'static str) -> Result<(), StoreError> {
@@ -218,7 +301,7 @@ impl Store {
         let larger = self.map_bytes.saturating_mul(2).min(MAP_BYTES_MAX);
         extend(&self.path, larger)?;
         #[expect(unsafe_code, reason = "&mut self: no transaction of this environment is open")]
-        unsafe { self.env.resize(larger) }.map_err(|source| StoreError::write(what, source))?;
+        unsafe { self.env.resize(larger) }.map_err(|source| self.write_error(what, source))?;
         self.map_bytes = larger;
         tracing::debug!(map_bytes = larger, "store grows");
         Ok(())
@@ -247,20 +330,31 @@ impl Store {
 
     /// Writes what is used to a new file and puts it in the place of the old one. Where the disk has no
     /// room for that, the store stays as it is.
-    pub(super) fn compacted(self) -> Result<Self, StoreError> {
-        let new = self.path.with_extension("mdb.compact");
-        let _ = fs::remove_file(&new);
-        match self.env.copy_to_path(&new, CompactionOption::Enabled) {
-            Ok(file) => file.sync_all().map_err(|e| file_error("compact", &new, e))?,
-            Err(error) => {
-                tracing::warn!(%error, "store is not compacted");
-                let _ = fs::remove_file(&new);
-                return Ok(self);
-            }
+    ///
+    /// # Errors
+    /// What the disk may say; the store is whole in any case.
+    pub fn compacted(self) -> Result<Self, StoreError> {
+        let used = self.report()?.used_bytes;
+        if free_bytes(&self.path) < used.saturating_add(FREE_BYTES_MIN) {
+            tracing::warn!(used, "no room to compact the store");
+            return Ok(self);
         }
+        let new = self.path.with_extension("mdb.compact");
         let path = self.path.clone();
-        self.env.prepare_for_closing().wait();
+        let copied = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new).and_then(
+            |mut file| {
+                self.env.copy_to_file(&mut file, CompactionOption::Enabled).map_err(io::Error::other)?;
+                file.sync_all()
+            },
+        );
+        if let Err(error) = copied {
+            tracing::warn!(%error, "store is not compacted");
+            let _ = fs::remove_file(&new);
+            return Ok(self);
+        }
+        self.close();
         fs::rename(&new, &path).map_err(|e| file_error("replace", &path, e))?;
+        sync_folder(&path)?;
         Self::map(&path)
     }
 }
@@ -279,7 +373,13 @@ fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
 }
 
 fn is_damage(error: MdbError) -> bool {
-    matches!(error, MdbError::Invalid | MdbError::Corrupted | MdbError::PageNotFound | MdbError::Panic)
+    use MdbError::{
+        BadDbi, BadTxn, BadValSize, Corrupted, Incompatible, Invalid, PageNotFound, Panic, Problem,
+    };
+    matches!(
+        error,
+        Invalid | Corrupted | PageNotFound | Panic | BadTxn | BadDbi | BadValSize | Incompatible | Problem
+    )
 }
 
 fn map_bytes_for(length: u64) -> usize {
@@ -296,6 +396,19 @@ fn extend(path: &Path, bytes: usize) -> Result<(), StoreError> {
         .open(path)
         .and_then(|file| file.set_len(bytes as u64))
         .map_err(|e| file_error("extend", path, e))
+}
+
+/// Bytes that the disk of `path` has left; a disk that does not tell has enough.
+fn free_bytes(path: &Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// A name is durable only when its folder is.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| file_error("sync the folder of", path, e))
 }
 
 fn deaths(marker: &Path) -> u8 {

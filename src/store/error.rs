@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use crate::wire::RecordError;
-
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -84,28 +82,13 @@ pub enum StoreError {
         /// The ceiling in bytes.
         bytes: usize,
     },
-    /// A record that must be right is not.
-    #[error("the store's record of {what} is damaged")]
-    Record {
-        /// What it describes.
-        what: &'static str,
-        /// What is wrong with it.
+    /// The file is damaged; it will be set aside when it is opened the next time.
+    #[error("the store {} is damaged; run the same command again: it will be set aside and what it held computed again", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What LMDB said.
         #[source]
-        source: RecordError,
+        source: heed::Error,
     },
-}
-
-impl StoreError {
-    /// Tells a full disk from everything else that a write may say.
-    pub(super) fn write(what: &'static str, source: heed::Error) -> Self {
-        match &source {
-            heed::Error::Io(error) if is_full(error) => Self::DiskFull { what },
-            _ => Self::Write { what, source },
-        }
-    }
-}
-
-fn is_full(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind;
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
 }

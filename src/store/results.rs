@@ -18,24 +18,6 @@ pub enum Found {
 }
 
 impl Store {
-    /// Whether something stands under `key`; its bytes are not looked at.
-    ///
-    /// # Errors
-    /// What reading may say.
-    pub fn has_result(&self, key: &ContentKey) -> Result<bool, StoreError> {
-        self.read("a result", |tables, txn| Ok(tables.results.get(txn, key.as_bytes())?.is_some()))
-    }
-
-    /// For each key, in order, whether something stands under it; one transaction.
-    ///
-    /// # Errors
-    /// What reading may say.
-    pub fn have_results(&self, keys: &[ContentKey]) -> Result<Vec<bool>, StoreError> {
-        self.read("results", |tables, txn| {
-            keys.iter().map(|key| Ok(tables.results.get(txn, key.as_bytes())?.is_some())).collect()
-        })
-    }
-
     /// The result under `key`, its checksum checked.
     ///
     /// # Errors

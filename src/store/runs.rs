@@ -9,7 +9,7 @@ const TABLE: &str = "runs";
 const KEYS_TABLE: &str = "run_keys";
 const VERSION: u8 = 1;
 /// Content keys in one page of a run: 32 KiB, a few LMDB overflow pages.
-pub const KEYS_PER_PAGE: usize = 1024;
+const KEYS_PER_PAGE: usize = 1024;
 
 /// What a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,14 +80,21 @@ impl Store {
 
     /// Forgets runs that nobody repeated for `keep`, and results that no remaining run names.
     ///
-    /// Without a clock (`now_ms` is `None`), and for runs that were made without one, nothing is too old.
+    /// `spared` is kept however old it is. Without a clock (`now_ms` is `None`), and for runs that were made without one, nothing is too old.
     /// A damaged page of keys protects nothing: its results are computed again when they are asked for.
     ///
     /// # Errors
     /// What reading or writing may say; the store is then as it was before.
-    pub fn gc(&mut self, now_ms: Option<u64>, keep: Duration) -> Result<GcReport, StoreError> {
-        let (old, kept): (Vec<_>, Vec<_>) =
-            self.runs()?.into_iter().partition(|(_, run)| is_expired(run, now_ms, keep));
+    pub fn gc(
+        &mut self,
+        now_ms: Option<u64>,
+        keep: Duration,
+        spared: Option<&RunId>,
+    ) -> Result<GcReport, StoreError> {
+        let (old, kept): (Vec<_>, Vec<_>) = self
+            .runs()?
+            .into_iter()
+            .partition(|(id, run)| Some(id) != spared && is_expired(run, now_ms, keep));
         let mut named = BTreeSet::new();
         for (id, _) in &kept {
             named.extend(self.run_keys(id)?);
@@ -112,14 +119,6 @@ impl Store {
             report.results = unnamed.len() as u64;
             Ok(report)
         })
-    }
-
-    /// Gives the room that a sweep freed back to the disk.
-    ///
-    /// # Errors
-    /// What the disk may say; the store is whole in any case.
-    pub fn compact(self) -> Result<Self, StoreError> {
-        self.compacted()
     }
 
     fn run_keys(&self, id: &RunId) -> Result<Vec<ContentKey>, StoreError> {

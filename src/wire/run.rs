@@ -32,6 +32,8 @@ pub struct Run {
     pub segments: u32,
     /// Bytes of text.
     pub text_bytes: u64,
+    /// BLAKE3 of the keys in their order: whether the stored list is still the right one.
+    pub keys_hash: [u8; 32],
 }
 
 #[cfg(test)]
@@ -49,11 +51,12 @@ mod tests {
             documents: 3,
             segments: 400,
             text_bytes: 70_000,
+            keys_hash: [5; 32],
         };
         let record = crate::wire::seal("runs", 1, &[7; 32], &run);
         assert_eq!(
             data_encoding::HEXLOWER.encode(&record),
-            "01b2361e42bdb5f1260180d09fa3993402056e6f7465730202020202020202020202020202020202020202020202020202020202020202039003f0a204"
+            "0177813baa17f83cc10180d09fa3993402056e6f7465730202020202020202020202020202020202020202020202020202020202020202039003f0a2040505050505050505050505050505050505050505050505050505050505050505"
         );
     }
 }

@@ -237,7 +237,8 @@ fn an_output_that_cannot_be_written_is_said_before_work_begins() {
     edge.document("a.txt", "A good text.");
     edge.run(["embed", "docs", "-o", "no/such/folder/out.jsonl"])
         .expect(3, &["cannot write no/such/folder/out.jsonl"]);
-    edge.run(["embed", "docs", "-o", "docs"]).expect(3, &["cannot write docs", "it is a folder"]);
+    fs::create_dir(edge.path("folder")).unwrap();
+    edge.run(["embed", "docs", "-o", "folder"]).expect(3, &["cannot write folder", "it is a folder"]);
     edge.run(["embed", "docs", "-o", "/proc/out.jsonl"]).expect(3, &["cannot write /proc/out.jsonl"]);
     edge.run(["embed", "docs", "-o", "/dev/full"]).expect(3, &["cannot write /dev/full", "is kept"]);
     edge.run(["embed", "docs", "-o", "/dev/null"]).expect(0, &["1 document"]);
@@ -334,4 +335,103 @@ fn a_file_that_changes_meanwhile_is_noticed() {
     let lines = lines(&fs::read_to_string(edge.path("out.jsonl")).unwrap());
     assert_eq!(paths(&lines).len(), 20);
     edge.run(["embed", "docs", "-o", "out.jsonl"]).expect(0, &["21 documents"]);
+}
+
+#[test]
+fn an_output_that_is_an_input_is_refused_before_anything_is_written() {
+    let edge = Edge::new();
+    let document = edge.document("a.txt", "A good text.");
+    edge.run(["embed", "docs/a.txt", "-o", "docs/a.txt"])
+        .expect(2, &["docs/a.txt is an input and the output as well"]);
+    edge.run(["embed", "docs/a.txt", "--format", "npy", "-o", "./docs/a.txt"]).expect(2, &["as well"]);
+    assert_eq!(fs::read_to_string(document).unwrap(), "A good text.");
+}
+
+#[test]
+fn stdin_fails_alone_and_stands_in_its_place() {
+    let edge = Edge::new();
+    edge.document("a.txt", "A good text.");
+    let with_stdin = |stdin: File, arguments: &[&str]| {
+        let mut command = edge.command();
+        command.args(arguments).stdin(stdin);
+        ran(command)
+    };
+    let folder = with_stdin(File::open("/").unwrap(), &["embed", "-", "docs/a.txt"]);
+    assert_eq!(
+        paths(&lines(&folder.expect(1, &["failed -: cannot be read: Is a directory"]).stdout)),
+        ["docs/a.txt"]
+    );
+    let text = edge.document("b.txt", "Another text.");
+    let in_order = with_stdin(File::open(text).unwrap(), &["embed", "docs/a.txt", "-"]).expect(0, &[]);
+    assert_eq!(paths(&lines(&in_order.stdout)), ["docs/a.txt", "-"]);
+    with_stdin(File::open("/dev/zero").unwrap(), &["embed", "-"]).expect(0, &["skipped -: is binary"]);
+}
+
+#[test]
+fn ctrl_c_ends_an_endless_stdin() {
+    let edge = Edge::new();
+    let mut command = edge.command();
+    let mut yes = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
+    command.args(["embed", "-"]).stdin(yes.stdout.take().unwrap());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let run = crate::edge::Running { child: command.spawn().unwrap() };
+    let spooled = |id: u32| {
+        let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten();
+        open.filter_map(|fd| fs::metadata(fd.ok()?.path()).ok())
+            .any(|file| file.is_file() && file.len() > 9 << 20)
+    };
+    while !spooled(run.child.id()) {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    run.signal("INT");
+    run.wait().expect(130, &["interrupted"]);
+    yes.kill().unwrap();
+    yes.wait().unwrap();
+}
+
+#[test]
+fn a_signal_that_nohup_switched_off_stays_off() {
+    let edge = Edge::new();
+    for n in 0..20 {
+        edge.document(format!("{n}.txt"), prose(n, 800));
+    }
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_edge")).args(["embed", "docs", "-o", "out.jsonl"]);
+    command.current_dir(edge.path("")).env("EDGE_DATA_DIR", edge.data_dir()).env("HOME", edge.path(""));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut run = crate::edge::Running { child: command.spawn().unwrap() };
+    while run.is_running() && !edge.store_file().exists() {
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+    run.signal("HUP");
+    run.wait().expect(0, &["20 documents"]);
+}
+
+#[test]
+fn outputs_that_nobody_reads_end_nothing_in_a_panic() {
+    let edge = Edge::new();
+    let program = env!("CARGO_BIN_EXE_edge");
+    for command in ["completions bash", "config show", "--help", "model list", "store info"] {
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("set -o pipefail; {program} {command} | true")]);
+        bash.current_dir(edge.path("")).env("EDGE_DATA_DIR", edge.data_dir()).env("HOME", edge.path(""));
+        let ran = ran(bash);
+        assert!(ran.code == 0 && ran.stderr.is_empty(), "{command}: {} {}", ran.code, ran.stderr);
+        let mut full = edge.command();
+        full.args(command.split(' ')).stdout(File::options().write(true).open("/dev/full").unwrap());
+        let status = full.stderr(Stdio::null()).status().unwrap();
+        assert_ne!(status.code(), Some(101), "{command}");
+    }
+}
+
+#[test]
+fn a_device_in_a_folder_is_left_out() {
+    // Only root makes devices; everybody has some in /dev.
+    let edge = Edge::new();
+    let ran = edge.run(["embed", "/dev/pts", "-o", "out.jsonl"]).expect(0, &[]);
+    assert!(
+        ran.stderr.contains("is a device") || ran.stderr.contains("found no documents"),
+        "{}",
+        ran.stderr
+    );
 }

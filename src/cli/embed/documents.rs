@@ -27,13 +27,28 @@ pub(super) struct Documents {
     pub(super) failed: Vec<Remark>,
 }
 
+/// What the walk keeps away from.
+pub(super) struct Exclude {
+    /// Files that will be written, canonical. Naming one as an input is refused: it would be destroyed.
+    pub(super) outputs: Vec<PathBuf>,
+    /// The data directory, canonical.
+    pub(super) data_dir: Option<PathBuf>,
+}
+
 /// Walks `inputs`, honouring `.gitignore` and skipping hidden files inside folders; follows a link only
 /// where it is an argument itself, so links can not make a circle. A file named twice counts once.
-/// Whatever lies at or below one of `exclude` (canonical paths) is not read: outputs and the data directory.
-pub(super) fn find(inputs: &[PathBuf], exclude: &[PathBuf]) -> Documents {
+/// `-` stays as it is, in its place.
+///
+/// # Errors
+/// The input that is an output as well.
+pub(super) fn find(inputs: &[PathBuf], exclude: &Exclude) -> Result<Documents, PathBuf> {
     let mut found = Documents::default();
     let mut seen = HashSet::new();
     for input in inputs {
+        if input == Path::new("-") {
+            found.add(input, input.clone(), &mut seen);
+            continue;
+        }
         let canonical = match fs::canonicalize(input) {
             Ok(canonical) => canonical,
             Err(error) => {
@@ -41,6 +56,13 @@ pub(super) fn find(inputs: &[PathBuf], exclude: &[PathBuf]) -> Documents {
                 continue;
             }
         };
+        if exclude.outputs.contains(&canonical) {
+            return Err(input.clone());
+        }
+        if exclude.data_dir.as_ref().is_some_and(|data_dir| canonical.starts_with(data_dir)) {
+            found.skip(input, "lies in edge's data directory");
+            continue;
+        }
         if !canonical.is_dir() {
             match kind(canonical.metadata().map(|m| m.file_type()).ok()) {
                 // A named pipe would be waited for without end; the shell can feed it to stdin.
@@ -53,13 +75,14 @@ pub(super) fn find(inputs: &[PathBuf], exclude: &[PathBuf]) -> Documents {
         }
         found.walk(input, &canonical, exclude, &mut seen);
     }
-    found
+    Ok(found)
 }
 
 impl Documents {
-    fn walk(&mut self, root: &Path, canonical: &Path, exclude: &[PathBuf], seen: &mut HashSet<PathBuf>) {
+    fn walk(&mut self, root: &Path, canonical: &Path, exclude: &Exclude, seen: &mut HashSet<PathBuf>) {
         let real = |path: &Path| canonical.join(path.strip_prefix(root).unwrap_or(path));
-        let (base, top, excluded) = (root.to_owned(), canonical.to_owned(), exclude.to_vec());
+        let (base, top) = (root.to_owned(), canonical.to_owned());
+        let excluded: Vec<PathBuf> = exclude.outputs.iter().chain(&exclude.data_dir).cloned().collect();
         let walker = WalkBuilder::new(root)
             .require_git(false)
             .follow_links(false)
@@ -83,9 +106,7 @@ impl Documents {
                 continue;
             }
             match kind(file_type) {
-                Some(what) => {
-                    self.skipped.push(Remark { path: entry.into_path(), why: format!("is {what}") })
-                }
+                Some(what) => self.skip(entry.path(), &format!("is {what}")),
                 None => {
                     let real = real(entry.path());
                     self.add(entry.path(), real, seen);
@@ -98,11 +119,15 @@ impl Documents {
         if seen.insert(real) {
             self.files.push(path.to_owned());
         } else {
-            self.skipped.push(Remark { path: path.to_owned(), why: "was named twice".into() });
+            self.skip(path, "was named twice");
         }
     }
 
-    fn fail(&mut self, path: &Path, why: String) {
+    pub(super) fn skip(&mut self, path: &Path, why: &str) {
+        self.skipped.push(Remark { path: path.to_owned(), why: why.to_owned() });
+    }
+
+    pub(super) fn fail(&mut self, path: &Path, why: String) {
         self.failed.push(Remark { path: path.to_owned(), why });
     }
 }

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cli::talk;
+use crate::cli::{human, talk};
 
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -72,15 +72,15 @@ impl Progress {
         let rate = self.chunks as f64 / elapsed;
         let total = self.bar.length().unwrap_or(self.bytes);
         let left = elapsed * (total.saturating_sub(self.bytes)) as f64 / self.bytes as f64;
-        let left = HumanDuration(Duration::from_secs_f64(left));
+        let left = human::duration(Duration::from_secs_f64(left.round()));
         if self.is_terminal {
             self.bar.set_position(self.bytes);
-            self.bar.set_message(format!("{rate:.0} chunks/s, {left:#} left"));
+            self.bar.set_message(format!("{rate:.0} chunks/s, {left} left"));
         } else if self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let percent = 100 * self.bytes / total.max(1);
             talk::say(&format!(
-                "{percent} % of the text, {} chunks, {rate:.0} chunks/s, {left:#} left",
+                "{percent} % of the text, {} chunks, {rate:.0} chunks/s, {left} left",
                 self.chunks
             ));
         }

@@ -116,6 +116,13 @@ impl Embedding {
         Ok(())
     }
 
+    /// Options that decide keys, as bytes: another set of them is another run.
+    pub(super) fn options_bytes(&self) -> Vec<u8> {
+        let chunk = self.options.chunk;
+        let numbers = [chunk.tokens_max.to_le_bytes(), chunk.overlap_tokens.to_le_bytes()].concat();
+        [&numbers, self.options.prefix.as_bytes()].concat()
+    }
+
     /// Content keys in source order.
     pub(super) fn keys(&self) -> Vec<ContentKey> {
         self.segments.iter().map(|segment| segment.key).collect()
@@ -140,7 +147,8 @@ impl Embedding {
                     document.open += 1;
                     continue;
                 }
-                match if fresh { None } else { run.result(&segment.key)? } {
+                let text_bytes = segment.lead_bytes + segment.body_bytes;
+                match if fresh { None } else { run.result(&segment.key, text_bytes as usize)? } {
                     Some(result) => {
                         document.chunks += result.chunks.len() as u64;
                         document.tokens += tokens(&result);
@@ -232,7 +240,7 @@ impl Embedding {
             }
             match self.reader.job(&mut document.origin, &self.segments[at], &self.options) {
                 Ok(job) => return Some(job),
-                Err(error) => document.failure = Some(error.to_string()),
+                Err(error) => document.failure = Some(human::chain(&error)),
             }
         }
         None
@@ -278,12 +286,13 @@ impl Embedding {
             let segment = self.segments[segment_at];
             let document = &mut self.documents[at];
             let text = self.reader.text(&mut document.origin, &segment, &self.options);
-            let failure = match (text, run.result(&segment.key)?) {
+            let text_bytes = segment.lead_bytes + segment.body_bytes;
+            let failure = match (text, run.result(&segment.key, text_bytes as usize)?) {
                 (Ok(text), Some(result)) => {
                     write_segment(&document.path, &segment, &text, &result, model, &mut index, sink)?;
                     continue;
                 }
-                (Err(error), _) => error.to_string(),
+                (Err(error), _) => human::chain(&error),
                 (Ok(_), None) => "its stored result is damaged; run the same command again".to_owned(),
             };
             let lost = sink.abort_document()?;
@@ -311,7 +320,10 @@ fn write_segment(
     let dimension = result.vectors.len() / result.chunks.len().max(1);
     let name = path.to_string_lossy();
     for (span, vector) in result.rows(dimension.max(1)) {
-        let chunk = text.get(span.start as usize..span.end as usize).unwrap_or_default();
+        let Some(chunk) = text.get(span.start as usize..span.end as usize) else {
+            tracing::error!(start = span.start, end = span.end, "a stored chunk does not fit its text");
+            continue;
+        };
         let (start, end) =
             (segment.text_offset() + u64::from(span.start), segment.text_offset() + u64::from(span.end));
         sink.chunk(Line {

@@ -27,6 +27,8 @@ const BINARY_PROBE_BYTES: usize = 8 * 1024;
 const READ_BYTES: usize = 256 * 1024;
 /// stdin up to this size stays in memory, more goes to an unlinked file in the data directory.
 const STDIN_BYTES_IN_MEMORY: usize = 8 << 20;
+/// Longer input should be a file: it is spooled to the disk that holds the store.
+const STDIN_BYTES_MAX: u64 = 16 << 30;
 /// The longest encoding of a character; a window has room for one that its end cuts.
 const CHAR_BYTES_MAX: usize = 4;
 
@@ -39,8 +41,12 @@ pub(super) enum ScanError {
     Utf16,
     #[error("is not UTF-8 at byte {byte}")]
     Invalid { byte: u64 },
-    #[error("cannot be read: {0}")]
+    #[error("cannot be read")]
     Read(#[source] io::Error),
+    #[error("does not fit on the disk of the data directory; save it to a file")]
+    Spool(#[source] io::Error),
+    #[error("is longer than {} GiB; save it to a file", STDIN_BYTES_MAX >> 30)]
+    TooLong,
     #[error("is no regular file any more")]
     Irregular,
     #[error("changed while it was read; run the same command again")]
@@ -113,16 +119,27 @@ impl Origin {
                 }
             }
         });
-        loop {
+        let mut bytes = 0;
+        while !stop.is_asked() {
             match blocks.recv_timeout(Duration::from_millis(100)) {
                 Ok(Ok(block)) if block.is_empty() => return Ok(Self::Stdin(spool)),
-                Ok(Ok(block)) => spool.write_all(&block).map_err(ScanError::Read)?,
+                Ok(Ok(block)) => {
+                    // A first look spares the disk what is no text at all.
+                    if bytes == 0 {
+                        text_begins_at(&block)?;
+                    }
+                    bytes += block.len() as u64;
+                    if bytes > STDIN_BYTES_MAX {
+                        return Err(ScanError::TooLong);
+                    }
+                    spool.write_all(&block).map_err(ScanError::Spool)?;
+                }
                 Ok(Err(error)) => return Err(ScanError::Read(error)),
-                Err(RecvTimeoutError::Timeout) if stop.is_asked() => return Err(ScanError::Interrupted),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(Self::Stdin(spool)),
             }
         }
+        Err(ScanError::Interrupted)
     }
 
     /// The segments of the whole document, in order.
@@ -156,16 +173,8 @@ fn scan(
 ) -> Result<Vec<Segment>, ScanError> {
     let mut window = Window { source, bytes: Vec::new(), start: 0, at_end: false };
     window.fill()?;
-    let head = &window.bytes[..window.bytes.len().min(BINARY_PROBE_BYTES)];
-    if head.starts_with(&[0xFF, 0xFE]) || head.starts_with(&[0xFE, 0xFF]) {
-        return Err(ScanError::Utf16);
-    }
-    if let Some(byte) = head.iter().position(|&byte| byte == 0) {
-        return Err(ScanError::Binary { byte });
-    }
-    // A byte order mark is no text.
-    let mut offset = if head.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 };
-    window.start = offset as usize;
+    window.start = text_begins_at(&window.bytes)?;
+    let mut offset = window.start as u64;
     let (mut segments, mut carry, mut lead) = (Vec::new(), Carry::default(), String::new());
     loop {
         window.fill()?;
@@ -191,6 +200,18 @@ fn scan(
         offset += length as u64;
         window.start += length;
         carry = after;
+    }
+}
+
+/// Where the text begins that `bytes` are the head of: a byte order mark is none.
+fn text_begins_at(bytes: &[u8]) -> Result<usize, ScanError> {
+    let head = &bytes[..bytes.len().min(BINARY_PROBE_BYTES)];
+    if head.starts_with(&[0xFF, 0xFE]) || head.starts_with(&[0xFE, 0xFF]) {
+        return Err(ScanError::Utf16);
+    }
+    match head.iter().position(|&byte| byte == 0) {
+        Some(byte) => Err(ScanError::Binary { byte }),
+        None => Ok(if head.starts_with(b"\xEF\xBB\xBF") { 3 } else { 0 }),
     }
 }
 

@@ -1,16 +1,17 @@
 //! Where chunks and vectors go: JSON lines, or a matrix with its ids beside it.
 //!
-//! A regular file appears whole under its name or not at all: it is written beside it, synced, renamed.
+//! A regular file appears whole under its name or not at all: it is written beside it, synced, renamed. What a
+//! SIGKILL leaves there has a name that the next run to the same file takes over, so it never piles up.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    ffi::OsString,
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, BufWriter, Seek, SeekFrom, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
-use tempfile::NamedTempFile;
 
 /// Bytes of the header of a `.npy` file; a multiple of 64, with room for any number of rows.
 const NPY_HEADER_BYTES: usize = 128;
@@ -160,7 +161,7 @@ fn npy_header(rows: u64, dimension: usize) -> Vec<u8> {
 /// One file that is being written.
 pub(super) enum Target {
     /// A regular file, under a passing name.
-    Staged { path: PathBuf, writer: BufWriter<NamedTempFile>, mark: u64 },
+    Staged { path: PathBuf, writer: BufWriter<Part>, mark: u64 },
     /// A pipe, a device or standard output: what is written is gone.
     Direct { path: PathBuf, writer: Box<dyn Write>, written: u64 },
 }
@@ -182,15 +183,9 @@ impl Target {
                 written: 0,
             });
         }
-        let folder = real.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mode = present.map_or(0o666, |m| m.permissions().mode() & 0o777);
-        let staged = tempfile::Builder::new()
-            .prefix(".edge-")
-            .suffix(".part")
-            .permissions(fs::Permissions::from_mode(mode))
-            .tempfile_in(folder)
-            .map_err(error)?;
-        Ok(Self::Staged { path: real, writer: BufWriter::new(staged), mark: 0 })
+        let part = Part::create(&real, mode).map_err(error)?;
+        Ok(Self::Staged { path: real, writer: BufWriter::new(part), mark: 0 })
     }
 
     fn mark(&mut self) -> Result<(), SinkError> {
@@ -213,7 +208,7 @@ impl Target {
             Self::Direct { written, .. } => return Ok(*written),
             Self::Staged { writer, mark, .. } => writer
                 .flush()
-                .and_then(|()| writer.get_ref().as_file().set_len(*mark))
+                .and_then(|()| writer.get_ref().file.set_len(*mark))
                 .and_then(|()| writer.seek(SeekFrom::Start(*mark))),
         };
         taken.map(|_| 0).map_err(|source| self.error(source))
@@ -253,11 +248,8 @@ impl Target {
             }
             Self::Staged { path, writer, .. } => {
                 let error = |source| write_error(&path, source);
-                let staged = writer.into_inner().map_err(|e| error(e.into_error()))?;
-                staged.as_file().sync_all().map_err(error)?;
-                staged.persist(&path).map_err(|e| error(e.error))?;
-                let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                File::open(folder).and_then(|folder| folder.sync_all()).map_err(error)
+                let part = writer.into_inner().map_err(|e| error(e.into_error()))?;
+                part.persist(&path).map_err(error)
             }
         }
     }
@@ -266,6 +258,65 @@ impl Target {
         match self {
             Self::Staged { path, .. } | Self::Direct { path, .. } => write_error(path, source),
         }
+    }
+}
+
+/// A file that is being written beside its target, locked; removed unless it is put in its place.
+pub(super) struct Part {
+    file: File,
+    path: PathBuf,
+}
+
+impl Part {
+    fn create(target: &Path, mode: u32) -> io::Result<Self> {
+        let mut name = OsString::from(".");
+        name.push(target.file_name().unwrap_or_default());
+        name.push(".edge-part");
+        let path = target.with_file_name(name);
+        loop {
+            let file = File::options().write(true).create(true).truncate(false).mode(mode).open(&path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(io::Error::other("another edge is writing it")),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // Whoever had the lock may have put this very file in its place just now: then it is no part any more.
+            let (ours, named) = (file.metadata()?, fs::symlink_metadata(&path));
+            if named.is_ok_and(|named| (named.dev(), named.ino()) == (ours.dev(), ours.ino())) {
+                file.set_len(0)?;
+                return Ok(Self { file, path });
+            }
+        }
+    }
+
+    fn persist(self, target: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, target)?;
+        let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After a rename there is nothing under this name, and the lock is still ours: nobody else's part is removed.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Write for Part {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Seek for Part {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
     }
 }
 

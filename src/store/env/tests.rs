@@ -36,6 +36,7 @@ fn run(touched_ms: Option<u64>, segments: u32) -> Run {
         documents: 1,
         segments,
         text_bytes: 9,
+        keys_hash: [0; 32],
     }
 }
 
@@ -143,12 +144,16 @@ fn gc_keeps_what_a_young_run_names() {
     store.put_run(&old, &run(Some(1_000), 2_000), &keys[..2_000]).unwrap();
     store.put_run(&young, &run(Some(9_000), 1_500), &keys[500..2_000]).unwrap();
     store.put_run(&timeless, &run(None, 1), &keys[10..11]).unwrap();
-    let report = store.gc(Some(10_000), Duration::from_secs(5)).unwrap();
+    let report = store.gc(Some(10_000), Duration::from_secs(5), None).unwrap();
     assert_eq!((report.runs, report.results, report.results_kept), (1, 1_499, 1_501));
     assert!(store.run(&old).unwrap().is_none());
     assert_eq!(store.run(&young).unwrap(), Some(run(Some(9_000), 1_500)));
-    assert_eq!(store.gc(None, Duration::from_secs(5)).unwrap().runs, 0, "without a clock nothing is too old");
-    let report = store.gc(None, Duration::ZERO).unwrap();
+    assert_eq!(
+        store.gc(None, Duration::from_secs(5), None).unwrap().runs,
+        0,
+        "without a clock nothing is too old"
+    );
+    let report = store.gc(None, Duration::ZERO, None).unwrap();
     assert_eq!((report.runs, report.results, report.results_kept), (2, 1_501, 0));
 }
 
@@ -161,7 +166,7 @@ fn a_run_with_fewer_keys_leaves_none_behind() {
     store.put_results(&[(key(2_400), result(1, 2))]).unwrap();
     store.put_run(&id, &run(Some(1), 2_500), &keys).unwrap();
     store.put_run(&id, &run(Some(1), 1), &keys[..1]).unwrap();
-    assert_eq!(store.gc(Some(2), Duration::from_secs(9)).unwrap().results, 1);
+    assert_eq!(store.gc(Some(2), Duration::from_secs(9), None).unwrap().results, 1);
 }
 
 #[test]
@@ -172,7 +177,7 @@ fn compaction_gives_the_room_back() {
         store.put_results(&[(key(n), result(n, 100_000))]).unwrap();
     }
     let before = store.report().unwrap();
-    store.gc(None, Duration::ZERO).unwrap();
+    store.gc(None, Duration::ZERO, None).unwrap();
     let mut store = store.compacted().unwrap();
     let after = store.report().unwrap();
     assert!(after.disk_bytes * 10 < before.disk_bytes, "{before:?} {after:?}");
