@@ -38,6 +38,8 @@ const DEATHS_MAX: u8 = 2;
 const DAMAGED: u8 = 9;
 /// A disk with less room than this counts as full when a write came short: about one batch.
 const FREE_BYTES_MIN: u64 = 1 << 20;
+/// Value of the write that is tried when a store is opened; contiguous, so free pages hardly ever offer it.
+const TRIAL_BYTES: usize = 1 << 20;
 /// Set-aside files that are kept before somebody has to look.
 const BROKEN_KEPT_MAX: u32 = 9;
 
@@ -193,11 +195,12 @@ impl Store {
         }
     }
 
-    /// Prepares a write and drops it: LMDB then reads its list of free pages, which no reader can reach. Whatever
-    /// it says, out of memory included, says that the list is damaged. Nothing is written.
+    /// Prepares a write that is too large for any hole, and drops it: LMDB then reads all of its list of free pages,
+    /// which no reader can reach. Whatever it says, out of memory included, says that the list is damaged.
+    /// Nothing is written.
     fn try_write(&self) -> Result<(), StoreError> {
         let attempt = self.env.write_txn().and_then(|mut txn| {
-            self.tables.meta.put(&mut txn, b"trial", b"")?;
+            self.tables.meta.put(&mut txn, b"trial", &vec![0; TRIAL_BYTES])?;
             txn.abort();
             Ok(())
         });
@@ -286,6 +289,11 @@ impl Store {
     /// Damage that is met in the middle of the work: noted, so that the next start sets the file aside.
     fn damaged_or(&self, source: heed::Error, other: impl FnOnce(heed::Error) -> StoreError) -> StoreError {
         match source {
+            // Our batches are small: where LMDB finds no memory for one, it believes a damaged list of free pages.
+            heed::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+                let _ = fs::write(self.path.with_file_name(MARKER), [b'0' + DAMAGED]);
+                StoreError::Damaged { path: self.path.clone(), source: heed::Error::Io(error) }
+            }
             heed::Error::Mdb(error) if is_damage(error) => {
                 let _ = fs::write(self.path.with_file_name(MARKER), [b'0' + DAMAGED]);
                 StoreError::Damaged { path: self.path.clone(), source }
