@@ -16,6 +16,7 @@ mod weights;
 
 use encoder::Encoder;
 use graph::Parts;
+use kernel::Level;
 use weights::Weights;
 
 /// Rows of a bin. Sequences are laid end to end up to this; a longer one is a bin alone. Scratch memory grows
@@ -43,7 +44,11 @@ impl BertModel {
     /// `None` where the graph is not exactly of our export's form, is damaged, or where this machine has no
     /// kernel that fits: such a graph is tract's. Nothing is guessed.
     pub fn from_onnx(bytes: &[u8], dimension: usize) -> Option<Self> {
-        let weights = Weights::pack(Parts::read(bytes, dimension)?)?;
+        Self::at_level(bytes, dimension, Level::detect())
+    }
+
+    fn at_level(bytes: &[u8], dimension: usize, level: Level) -> Option<Self> {
+        let weights = Weights::pack(Parts::read(bytes, dimension)?, level)?;
         Some(Self { weights: Arc::new(weights) })
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Engine, ModelError, ModelFolder, Stop};
 
 /// Cosine that no golden text may fall below.
-const COSINE_LEAST: f64 = 0.999;
+pub(super) const COSINE_LEAST: f64 = 0.999;
 /// Cosine that their mean may not fall below.
 const COSINE_MEAN: f64 = 0.9999;
 
@@ -64,7 +64,8 @@ pub fn check(folder: &ModelFolder, engine: &Arc<Engine>) -> Result<GoldenReport,
     Ok(report)
 }
 
-fn cosine(a: &[f32], b: &[f32]) -> f64 {
+/// Cosine of two vectors, in f64.
+pub(super) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }

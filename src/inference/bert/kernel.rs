@@ -136,8 +136,7 @@ enum Product {
 impl Kernel {
     /// The best kernel for products `[rows, hidden] · [hidden, wide]` and back, of whose panels of columns both
     /// `hidden` and `wide` have a whole number.
-    pub(super) fn choose(rows: usize, hidden: usize, wide: usize) -> Option<Self> {
-        let level = Level::detect();
+    pub(super) fn choose(level: Level, rows: usize, hidden: usize, wide: usize) -> Option<Self> {
         if let Some((name, rows, columns, kernel)) = level.tile()
             && hidden.is_multiple_of(columns)
             && wide.is_multiple_of(columns)
@@ -439,7 +438,22 @@ impl Level {
         }
     }
 
-    fn detect() -> Self {
+    /// What this machine has, best last.
+    #[cfg(test)]
+    pub(super) fn available() -> Vec<Self> {
+        match Self::detect().0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx512 => {
+                vec![Self(Instructions::Baseline), Self(Instructions::Avx2), Self::detect()]
+            }
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => vec![Self(Instructions::Baseline), Self::detect()],
+            Instructions::Baseline => vec![Self::detect()],
+        }
+    }
+
+    /// The best that this machine has.
+    pub(super) fn detect() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");

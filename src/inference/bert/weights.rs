@@ -6,7 +6,7 @@ use tract_onnx::tract_core::internal::f16;
 
 use super::{
     graph::{Parts, Sizes},
-    kernel::{Floats, Kernel},
+    kernel::{Floats, Kernel, Level},
     lanes::Norm,
 };
 
@@ -46,12 +46,12 @@ pub(super) struct Dense {
 }
 
 impl Weights {
-    /// Packs what the parts hold; `None` where a tensor is missing, of another type or shape, or left over, or
+    /// Packs what the parts hold for a kernel of `level`; `None` where a tensor is missing, of another type or shape, or left over, or
     /// where no kernel fits.
-    pub(super) fn pack(mut parts: Parts) -> Option<Self> {
+    pub(super) fn pack(mut parts: Parts, level: Level) -> Option<Self> {
         let sizes = parts.sizes;
         let hidden = sizes.hidden;
-        let kernel = Kernel::choose(ROWS_TYPICAL, hidden, sizes.wide)?;
+        let kernel = Kernel::choose(level, ROWS_TYPICAL, hidden, sizes.wide)?;
         let word = "embeddings.word_embeddings.weight";
         let words = parts.take_bytes(&format!("{word}.i8"), [sizes.words, hidden])?;
         let word_scales = parts.take_floats(&format!("{word}.scale"), &[sizes.words, 1])?;
