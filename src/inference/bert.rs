@@ -11,6 +11,7 @@ mod encoder;
 mod graph;
 mod kernel;
 mod lanes;
+mod level;
 mod tiles;
 mod weights;
 

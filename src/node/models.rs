@@ -66,7 +66,13 @@ pub struct ModelPlace {
 /// the checkout that the program was built in.
 pub fn model_places(data_dir: &Path) -> Vec<ModelPlace> {
     let mut places = vec![ModelPlace { path: data_dir.join("models"), why: "data directory" }];
-    let program = env::current_exe().and_then(fs::canonicalize).unwrap_or_default();
+    // Without /proc, in a bare chroot, the system does not tell where the program is; its own name may.
+    let named = || env::args_os().next().map(PathBuf::from).filter(|path| path.components().count() > 1);
+    let program = env::current_exe()
+        .ok()
+        .or_else(named)
+        .and_then(|path| fs::canonicalize(path).ok())
+        .unwrap_or_default();
     let installed = program.parent().into_iter().flat_map(|bin| {
         [bin.join("models"), bin.join("../share/edge/models")]
             .map(|path| ModelPlace { path, why: "beside the program" })

@@ -20,7 +20,8 @@ use tract_linalg::{
 };
 use tract_onnx::tract_core::{internal::*, tract_linalg};
 
-use super::{lanes, tiles};
+pub(super) use super::level::{Level, gelu, layer_norm, softmax};
+use super::tiles;
 
 /// Bytes to which [`Floats`] are aligned: a cache line, and the widest vector.
 const ALIGNMENT: usize = 64;
@@ -143,6 +144,11 @@ impl Kernel {
         {
             return Some(Self { product: Product::Own(name, kernel), rows, columns, level });
         }
+        Self::of_tract(level, rows, hidden, wide).into_iter().next()
+    }
+
+    /// tract's kernels that fit, the one that it would choose first.
+    pub(super) fn of_tract(level: Level, rows: usize, hidden: usize, wide: usize) -> Vec<Self> {
         let dispatch = MmmDispatch::native();
         let f32 = f32::datum_type();
         let mut query = Query::plain(f32, Some(rows), Some(hidden), Some(wide));
@@ -159,11 +165,14 @@ impl Kernel {
             whole && mr <= PANEL_ROWS_MAX && !mmm.emulated() && plain(&**left, mr) && plain(&**right, nr)
         });
         retain_best(&mut suitable);
-        let (mmm, packing, _) = dispatch
-            .preferred(&query, &suitable)
-            .or_else(|| suitable.into_iter().max_by_key(|(mmm, _, _)| (mmm.mr() * mmm.nr(), mmm.nr())))?;
-        let (rows, columns) = (mmm.mr(), mmm.nr());
-        Some(Self { product: Product::Tract(mmm, packing), rows, columns, level })
+        let preferred = dispatch.preferred(&query, &suitable);
+        suitable.sort_by_key(|(mmm, _, _)| std::cmp::Reverse((mmm.mr() * mmm.nr(), mmm.nr())));
+        let kernel = |(mmm, packing, _)| {
+            let mmm: Box<dyn MatMatMul> = mmm;
+            let (rows, columns) = (mmm.mr(), mmm.nr());
+            Self { product: Product::Tract(mmm, packing), rows, columns, level }
+        };
+        preferred.into_iter().chain(suitable).map(kernel).collect()
     }
 
     /// Its name, for logs.
@@ -262,11 +271,6 @@ impl Multiplier {
         }
         match (&self.kernel.product, &mut self.tract) {
             (Product::Own(_, kernel), _) => {
-                let start = match start {
-                    Start::Zero => tiles::Start::Zero,
-                    Start::Bias(bias, at) => tiles::Start::Bias(&bias.as_slice()[at..][..size.columns]),
-                    Start::Out => tiles::Start::Out,
-                };
                 // SAFETY: the instructions are there (`Level::tile`); all panels of both operands lie inside
                 // their floats (`check`) and every element of the product inside `out` (asserted). `out` is
                 // borrowed exclusively, so the operands are other memory.
@@ -411,97 +415,4 @@ impl MMMInputValue for Operand {
     fn extract_at_mn_f32(&self, _: usize, _: &mut [f32]) -> TractResult<()> {
         bail!("nobody asks for a part of it")
     }
-}
-
-/// Vector instructions beyond what the build takes for granted. Only [`Level::detect`] makes one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Level(Instructions);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instructions {
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Baseline,
-}
-
-impl Level {
-    /// Name, rows, columns and code of our own kernel.
-    fn tile(self) -> Option<(&'static str, usize, usize, tiles::Kernel)> {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => Some(("avx512 32x12", 32, 12, tiles::avx512)),
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => Some(("avx2 16x6", 16, 6, tiles::avx2)),
-            Instructions::Baseline => None,
-        }
-    }
-
-    /// What this machine has, best last.
-    #[cfg(test)]
-    pub(super) fn available() -> Vec<Self> {
-        match Self::detect().0 {
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => {
-                vec![Self(Instructions::Baseline), Self(Instructions::Avx2), Self::detect()]
-            }
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => vec![Self(Instructions::Baseline), Self::detect()],
-            Instructions::Baseline => vec![Self::detect()],
-        }
-    }
-
-    /// The best that this machine has.
-    pub(super) fn detect() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if avx2 && is_x86_feature_detected!("avx512f") {
-                return Self(Instructions::Avx512);
-            }
-            if avx2 {
-                return Self(Instructions::Avx2);
-            }
-        }
-        Self(Instructions::Baseline)
-    }
-}
-
-/// Compiles a loop of [`lanes`] once for each level, and chooses among them at run time.
-macro_rules! for_each_level {
-    ($($(#[$doc:meta])* $name:ident($($argument:ident: $type:ty),*);)*) => {$(
-        $(#[$doc])*
-        pub(super) fn $name(level: Level, $($argument: $type),*) {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f")]
-            fn avx512($($argument: $type),*) {
-                lanes::$name::<true>($($argument),*);
-            }
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            fn avx2($($argument: $type),*) {
-                lanes::$name::<true>($($argument),*);
-            }
-            match level.0 {
-                // SAFETY: `Level::detect` found the instructions.
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512 => unsafe { avx512($($argument),*) },
-                // SAFETY: as above.
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx2 => unsafe { avx2($($argument),*) },
-                // Without the instruction a fused multiplication is a call of libm; ARMv8 always has it.
-                Instructions::Baseline => lanes::$name::<{ cfg!(target_arch = "aarch64") }>($($argument),*),
-            }
-        }
-    )*};
-}
-
-for_each_level! {
-    /// See [`lanes::gelu`].
-    gelu(values: &mut [f32]);
-    /// See [`lanes::layer_norm`].
-    layer_norm(panel: &mut [f32], added: &[f32], rows: usize, norm: &lanes::Norm);
-    /// See [`lanes::softmax`].
-    softmax(panel: &mut [f32], scale: f32, sums: &mut [f32]);
 }

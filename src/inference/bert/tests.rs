@@ -7,7 +7,7 @@ use tract_onnx::{
     prelude::Framework,
 };
 
-use super::*;
+use super::{graph::Sizes, kernel::Kernel, *};
 use crate::inference::{ModelFolder, TractModel};
 
 const DIMENSION: usize = 384;
@@ -90,6 +90,25 @@ fn every_kernel_is_close_to_the_reference() {
     }
     names.dedup();
     assert_eq!(names.len(), Level::available().len(), "{names:?}");
+}
+
+/// Where there is no kernel of our own it is one of tract's, and which depends on the processor: some have panels
+/// of columns that divide a head, as all on ARM do, and some have not.
+#[test]
+fn every_kernel_of_tract_computes_the_same() {
+    let sequences = sequences([40, 3, 75, 130]);
+    let batch = slices(&sequences);
+    let wanted = embed(&batch);
+    let Sizes { hidden, wide, .. } = MODEL.weights.sizes;
+    for kernel in Kernel::of_tract(Level::detect(), 256, hidden, wide) {
+        let name = kernel.name().to_owned();
+        let weights = Weights::pack_for(Parts::read(&BYTES, DIMENSION).unwrap(), kernel);
+        let weights = Arc::new(weights.unwrap_or_else(|| panic!("{name} does not pack")));
+        let found = Arc::new(BertModel { weights }).embedder().embed(&batch, &Stop::default()).unwrap();
+        for (wanted, found) in wanted.chunks_exact(DIMENSION).zip(found.chunks_exact(DIMENSION)) {
+            assert!(cosine(wanted, found) >= 0.999_999, "{name}: {}", cosine(wanted, found));
+        }
+    }
 }
 
 #[test]

@@ -1,24 +1,20 @@
 //! Matrix kernels of our own, for x86-64 only: tract-linalg's keep 12 of 32 vectors of sums and write floats one by
 //! one there, which costs a third of the time (75 against 111 GFLOP/s for its best two on a Cascade Lake).
-#![expect(unsafe_code, reason = "vector instructions and the pointers they take")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "vector instructions and the pointers they take")
+)]
 
-use super::kernel::{Aimed, Place};
+use super::kernel::{Aimed, Place, Start};
 
 /// `out <- left · right + start` for `[row panels, depth, column panels]`.
 pub(super) type Kernel = unsafe fn([usize; 3], Aimed<'_>, Aimed<'_>, Start<'_>, &mut [f32], Place);
 
-/// What sums begin with.
-#[derive(Clone, Copy)]
-pub(super) enum Start<'a> {
-    Zero,
-    /// One float a column.
-    Bias(&'a [f32]),
-    Out,
-}
-
 /// Steps that rows are fetched ahead.
+#[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 8;
 
+#[cfg(target_arch = "x86_64")]
 macro_rules! kernel {
     ($name:ident, $features:literal, $lanes:literal, $columns:literal, $zero:ident, $load:ident, $store:ident,
      $set:ident, $fma:ident) => {
@@ -26,8 +22,8 @@ macro_rules! kernel {
         /// right side stays in L1 while all rows go over it.
         ///
         /// # Safety
-        /// The machine has the instructions; the panels lie inside `left` and `right`, the product in `out`.
-        #[cfg(target_arch = "x86_64")]
+        /// The machine has the instructions; the panels lie inside `left` and `right`, the bias inside its
+        /// floats, the product in `out`; and `Start::Out` comes only with rows side by side.
         #[target_feature(enable = $features)]
         pub(super) unsafe fn $name(
             [row_panels, depth, column_panels]: [usize; 3],
@@ -49,8 +45,8 @@ macro_rules! kernel {
                         let mut sums = [[$zero(); 2]; $columns];
                         match start {
                             Start::Zero => {}
-                            Start::Bias(bias) => {
-                                let bias = bias.as_ptr().add(column * $columns);
+                            Start::Bias(bias, at) => {
+                                let bias = bias.as_slice().as_ptr().add(at + column * $columns);
                                 for c in 0..$columns {
                                     sums[c] = [$set(*bias.add(c)); 2];
                                 }
@@ -100,6 +96,7 @@ macro_rules! kernel {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 kernel!(
     avx512,
     "avx512f",
@@ -111,6 +108,7 @@ kernel!(
     _mm512_set1_ps,
     _mm512_fmadd_ps
 );
+#[cfg(target_arch = "x86_64")]
 kernel!(
     avx2,
     "avx2,fma",

@@ -48,10 +48,16 @@ pub(super) struct Dense {
 impl Weights {
     /// Packs what the parts hold for a kernel of `level`; `None` where a tensor is missing, of another type or shape, or left over, or
     /// where no kernel fits.
-    pub(super) fn pack(mut parts: Parts, level: Level) -> Option<Self> {
+    pub(super) fn pack(parts: Parts, level: Level) -> Option<Self> {
+        let Sizes { hidden, wide, .. } = parts.sizes;
+        let kernel = Kernel::choose(level, ROWS_TYPICAL, hidden, wide)?;
+        Self::pack_for(parts, kernel)
+    }
+
+    /// As [`Weights::pack`], for a kernel that fits.
+    pub(super) fn pack_for(mut parts: Parts, kernel: Kernel) -> Option<Self> {
         let sizes = parts.sizes;
         let hidden = sizes.hidden;
-        let kernel = Kernel::choose(level, ROWS_TYPICAL, hidden, sizes.wide)?;
         let word = "embeddings.word_embeddings.weight";
         let words = parts.take_bytes(&format!("{word}.i8"), [sizes.words, hidden])?;
         let word_scales = parts.take_floats(&format!("{word}.scale"), &[sizes.words, 1])?;
@@ -85,11 +91,17 @@ impl Layer {
         let mut sources = Dense::zeros(hidden, 2 * hidden + heads * head[1])?;
         for (at, part) in ["query", "key", "value"].into_iter().enumerate() {
             let head = if part == "value" { head } else { [hidden; 2] };
-            sources.fill(parts, kernel, &key(&format!("attention.self.{part}")), at * hidden, head)?;
+            sources.fill(
+                parts,
+                kernel,
+                &key(&format!("attention.self.{part}")),
+                (at * hidden, hidden),
+                head,
+            )?;
         }
         let mut dense = |name: &str, inputs, outputs| {
             let mut dense = Dense::zeros(inputs, outputs)?;
-            dense.fill(parts, kernel, &key(name), 0, [outputs; 2])?;
+            dense.fill(parts, kernel, &key(name), (0, outputs), [outputs; 2])?;
             Some(dense)
         };
         let attention = dense("attention.output.dense", hidden, hidden)?;
@@ -115,18 +127,17 @@ impl Dense {
         })
     }
 
-    /// Takes the matrix and the bias `key` and packs them from column `start` on. Of its outputs each run of
-    /// `from` columns gets `to` columns, of which the last stay zero.
+    /// Takes the matrix `[inputs, outputs]` and the bias `key` and packs them from column `start` on. Each run of
+    /// `from` of its columns gets `to`, of which the last stay zero.
     fn fill(
         &mut self,
         parts: &mut Parts,
         kernel: &Kernel,
         key: &str,
-        start: usize,
+        (start, outputs): (usize, usize),
         [from, to]: [usize; 2],
     ) -> Option<()> {
-        let (inputs, columns, hidden) = (self.inputs, kernel.columns(), parts.sizes.hidden);
-        let outputs = if from == to { from } else { hidden };
+        let (inputs, columns) = (self.inputs, kernel.columns());
         let place = |column: usize| start + column / from * to + column % from;
         let halves = parts.take_halves(&format!("{key}.weight.f16"), [inputs, outputs])?;
         let weight = self.weight.as_mut_slice();
