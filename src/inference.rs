@@ -19,13 +19,15 @@ mod tract;
 
 pub use batch::{BATCH_TOKENS_MAX, batches};
 pub use bert::BertModel;
-pub use chunk::{CHUNK_BYTES_PER_TOKEN_MAX, CHUNKER_VERSION, ChunkOptions, ChunkOptionsError, chunks};
+pub use chunk::{CHUNK_BYTES_PER_TOKEN_MAX, CHUNKER_VERSION, ChunkOptionsError, chunks};
 pub use embed::{EmbedError, Embedder, Stop};
 pub use engine::{Engine, JobError};
 pub use folder::{Manifest, ModelError, ModelFolder, Pooling};
 pub use golden::{GoldenReport, check as check_golden};
 pub use job::{Job, content_key};
 pub use pool::{Computed, Pool};
-pub use segment::{Carry, SEGMENT_BYTES_MAX, Syntax, cut, lead_start};
+pub use segment::{SEGMENT_BYTES_MAX, cut, lead_start};
 pub use tokens::{TokenError, Tokens};
 pub use tract::TractModel;
+
+pub use crate::wire::{Carry, ChunkOptions, Syntax};

@@ -67,9 +67,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let tokens_max = folder.manifest().max_tokens - engine.tokens().specials();
     let options = ChunkOptions { tokens_max: tokens_max as u32, overlap_tokens: 0 };
     let threads = context.threads();
-    let jobs = Prose::new(arguments.chunks, tokens_max);
-    let pool =
-        Pool::start(&engine, options, threads, stop.clone()).context("cannot start compute threads")?;
+    let jobs = Prose::new(arguments.chunks, options);
+    let pool = Pool::start(&engine, threads, stop.clone()).context("cannot start compute threads")?;
     let Some(measured) = measure(&pool, jobs, &stop)? else { return Ok(Exit::Interrupted) };
     print(&folder.manifest().name, threads, load, &measured, context.json)?;
     Ok(Exit::Done)
@@ -155,16 +154,18 @@ fn print(model: &str, threads: usize, load: Duration, measured: &Measured, json:
 /// Segments of made-up prose, the same every time, that come to about so many chunks.
 struct Prose {
     words: Vec<&'static str>,
+    options: ChunkOptions,
     bytes_left: usize,
     made: u64,
     state: u64,
 }
 
 impl Prose {
-    fn new(chunks: u64, tokens_max: usize) -> Self {
+    fn new(chunks: u64, options: ChunkOptions) -> Self {
         const BYTES_PER_TOKEN: usize = 5;
-        let bytes_left = chunks as usize * tokens_max * BYTES_PER_TOKEN;
-        Self { words: WORDS.split_whitespace().collect(), bytes_left, made: 0, state: 0x2545_F491_4F6C_DD1D }
+        let bytes_left = chunks as usize * options.tokens_max as usize * BYTES_PER_TOKEN;
+        let words = WORDS.split_whitespace().collect();
+        Self { words, options, bytes_left, made: 0, state: 0x2545_F491_4F6C_DD1D }
     }
 
     /// xorshift64 (Marsaglia 2003): any fixed sequence serves.
@@ -197,6 +198,7 @@ impl Prose {
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.made.to_le_bytes());
         let key = ContentKey::from_bytes(key);
-        Some(Job { key, text, body_start: 0, syntax: Syntax::Plain, carry: Carry::default() })
+        let (syntax, carry) = (Syntax::Plain, Carry::default());
+        Some(Job { key, text, body_start: 0, options: self.options, syntax, carry })
     }
 }

@@ -117,7 +117,6 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     let stop = stop_on_signals()?;
     let folder = find_model(context.config.model(), &context.config.data_dir())?;
     let options = scan_options(context, &folder)?;
-    let chunk = options.chunk;
     let found = find_documents(&arguments, context)?;
     let mut sink = open_sink(&arguments, folder.manifest().dimension)?;
     let lock = context.lock("embed")?;
@@ -131,7 +130,7 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
         Err(error) => return Err(error.into()),
     };
     let threads = context.threads();
-    let mut run = LocalRun::new(store, folder.clone(), identity.peer_id(), chunk, threads, stop);
+    let mut run = LocalRun::new(store, folder.clone(), identity.peer_id(), threads, stop);
     let keys = embedding.keys();
     let missing_bytes = embedding.look_up(&run, arguments.fresh)?;
     let (id, mut record) = describe_run(&arguments.paths, &embedding, &keys, &folder);

@@ -32,10 +32,7 @@ pub struct BertModel {
 impl fmt::Debug for BertModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let weights = &self.weights;
-        f.debug_struct("BertModel")
-            .field("sizes", &weights.sizes)
-            .field("kernel", &weights.kernel.name())
-            .finish()
+        f.debug_struct("BertModel").field("sizes", &weights.sizes).field("kernel", &self.kernel()).finish()
     }
 }
 
@@ -51,6 +48,11 @@ impl BertModel {
     fn at_level(bytes: &[u8], dimension: usize, level: Level) -> Option<Self> {
         let weights = Weights::pack(Parts::read(bytes, dimension)?, level)?;
         Some(Self { weights: Arc::new(weights) })
+    }
+
+    /// The matrix kernel that this machine uses, for logs.
+    pub fn kernel(&self) -> &str {
+        self.weights.kernel.name()
     }
 
     /// One thread's scratch memory over the shared weights.

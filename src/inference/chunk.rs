@@ -7,11 +7,10 @@
 
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::segment::{Carry, Line, Lines, Strength, Syntax, TOKEN_BYTES_MAX};
-use super::segment::{ends_sentence, is_unspaced};
+use super::segment::{Line, Lines, Strength, TOKEN_BYTES_MAX, ends_sentence, is_unspaced};
+use crate::wire::{Carry, ChunkOptions, Syntax};
 
 /// Version of the rules of this file and of `segment`; part of the content key, so it must grow
 /// whenever a boundary may move.
@@ -23,16 +22,6 @@ pub const CHUNK_BYTES_PER_TOKEN_MAX: usize = TOKEN_BYTES_MAX;
 
 /// The smallest limit, in tokens, at which sentences still leave a trace in the chunks.
 const TOKENS_MAX_MIN: u32 = 8;
-
-/// Options that decide boundaries; part of the content key, so every field is serialised in this
-/// order for ever.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ChunkOptions {
-    /// The most tokens of a chunk; special tokens are not counted.
-    pub tokens_max: u32,
-    /// The most tokens that a chunk repeats of the one before it.
-    pub overlap_tokens: u32,
-}
 
 /// Why chunk options are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

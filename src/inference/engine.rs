@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::{
-    BATCH_TOKENS_MAX, BertModel, ChunkOptions, EmbedError, Embedder, Job, ModelError, ModelFolder, Stop,
-    TokenError, Tokens, TractModel, batches, chunks,
+    BATCH_TOKENS_MAX, BertModel, EmbedError, Embedder, Job, ModelError, ModelFolder, Stop, TokenError,
+    Tokens, TractModel, batches, chunks,
     golden::{COSINE_LEAST, cosine},
 };
 use crate::wire::{ChunkSpan, PeerId, ResultError, SegmentResult};
@@ -70,8 +70,12 @@ impl Engine {
         let (path, bytes) = folder.graph()?;
         let encoder = BertModel::from_onnx(&bytes, manifest.dimension).map(Arc::new);
         let make: MakeEmbedder = match encoder.filter(|model| is_right(folder, model.embedder())) {
-            Some(model) => Box::new(move || Ok(model.embedder())),
+            Some(model) => {
+                tracing::info!(kernel = model.kernel(), "encoder on matrix kernels");
+                Box::new(move || Ok(model.embedder()))
+            }
             None => {
+                tracing::info!("graph on tract");
                 let model = Arc::new(TractModel::from_onnx(folder, path, bytes)?);
                 Box::new(move || model.embedder())
             }
@@ -112,13 +116,12 @@ impl Engine {
         &self,
         embedder: &mut Box<dyn Embedder>,
         jobs: &[Job],
-        options: ChunkOptions,
         stop: &Stop,
     ) -> Vec<(Result<SegmentResult, JobError>, Duration)> {
         let begun = Instant::now();
         let mut window = Window { sequences: Vec::new(), jobs: Vec::new() };
         for (at, job) in jobs.iter().enumerate() {
-            let cut = catch_unwind(AssertUnwindSafe(|| self.chunk(job, options)));
+            let cut = catch_unwind(AssertUnwindSafe(|| self.chunk(job)));
             let state = match cut.unwrap_or(Err(JobError::Panic)) {
                 Ok(sequences) => {
                     window.sequences.extend(sequences.into_iter().map(|s| Sequence { job: at, ..s }));
@@ -142,9 +145,9 @@ impl Engine {
         out
     }
 
-    fn chunk(&self, job: &Job, options: ChunkOptions) -> Result<Vec<Sequence>, JobError> {
+    fn chunk(&self, job: &Job) -> Result<Vec<Sequence>, JobError> {
         let offsets = self.tokens.offsets(&job.text).map_err(JobError::Tokens)?;
-        let mut fitted = options;
+        let mut fitted = job.options;
         for _ in 0..REFITS_MAX {
             let ranges = chunks(&job.text, job.body_start, &offsets, job.syntax, job.carry, fitted);
             let mut sequences = Vec::with_capacity(ranges.len());
@@ -160,7 +163,7 @@ impl Engine {
             fitted.tokens_max = fitted.tokens_max.saturating_sub(excess as u32).max(8);
             fitted.overlap_tokens = fitted.overlap_tokens.min(fitted.tokens_max / 2);
         }
-        Err(JobError::Chunk { tokens_max: options.tokens_max })
+        Err(JobError::Chunk { tokens_max: job.options.tokens_max })
     }
 
     fn ids(&self, text: &str) -> Result<Vec<u32>, JobError> {

@@ -13,6 +13,8 @@ pub struct Job {
     pub text: String,
     /// Where the body begins, in bytes of `text`.
     pub body_start: usize,
+    /// Limits of a chunk.
+    pub options: ChunkOptions,
     /// How boundaries are found.
     pub syntax: Syntax,
     /// What the segments before left open.

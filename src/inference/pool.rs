@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ChunkOptions, Engine, Job, JobError, Stop};
+use super::{Engine, Job, JobError, Stop};
 use crate::wire::{ContentKey, SegmentResult};
 
 /// Windows that wait for each thread: one, so that no thread waits for its feeder.
@@ -40,12 +40,7 @@ impl Pool {
     ///
     /// # Errors
     /// What the system says when it refuses a thread.
-    pub fn start(
-        engine: &Arc<Engine>,
-        options: ChunkOptions,
-        threads: usize,
-        stop: Stop,
-    ) -> io::Result<Self> {
+    pub fn start(engine: &Arc<Engine>, threads: usize, stop: Stop) -> io::Result<Self> {
         let (jobs, feed) = sync_channel::<Vec<Job>>(threads * WINDOWS_WAITING_PER_THREAD);
         let feed = Arc::new(Mutex::new(feed));
         let (sender, computed) = sync_channel(threads * (WINDOWS_WAITING_PER_THREAD + 1));
@@ -54,7 +49,7 @@ impl Pool {
         for n in 0..threads {
             let (engine, feed, sender, stop) =
                 (Arc::clone(engine), Arc::clone(&feed), sender.clone(), stop.clone());
-            let body = move || compute(&engine, options, &feed, &sender, &stop);
+            let body = move || compute(&engine, &feed, &sender, &stop);
             pool.threads.push(thread::Builder::new().name(format!("compute-{n}")).spawn(body)?);
         }
         Ok(pool)
@@ -100,7 +95,6 @@ impl Drop for Pool {
 
 fn compute(
     engine: &Engine,
-    options: ChunkOptions,
     feed: &Mutex<Receiver<Vec<Job>>>,
     sender: &SyncSender<Vec<Computed>>,
     stop: &Stop,
@@ -112,7 +106,7 @@ fn compute(
     while !stop.is_asked() {
         let next = feed.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(window) = next else { return };
-        let results = engine.run(&mut embedder, &window, options, stop);
+        let results = engine.run(&mut embedder, &window, stop);
         let computed = window
             .into_iter()
             .zip(results)
@@ -130,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        inference::{Carry, ModelFolder, Syntax},
+        inference::{Carry, ChunkOptions, ModelFolder, Syntax},
         wire::PeerId,
     };
 
@@ -144,13 +138,13 @@ mod tests {
     fn window(n: u8, text: &str) -> Vec<Job> {
         let key = ContentKey::from_bytes([n; 32]);
         let (syntax, carry) = (Syntax::Plain, Carry::default());
-        vec![Job { key, text: text.to_owned(), body_start: 0, syntax, carry }]
+        vec![Job { key, text: text.to_owned(), body_start: 0, options: OPTIONS, syntax, carry }]
     }
 
     /// More results than the channel holds, and nobody who takes them: dropping must not wait for ever.
     #[test]
     fn a_pool_that_nobody_empties_can_be_dropped() {
-        let pool = Pool::start(&engine(), OPTIONS, 1, Stop::default()).unwrap();
+        let pool = Pool::start(&engine(), 1, Stop::default()).unwrap();
         for n in 0..4 {
             let mut refused = Err(window(n, "A text."));
             while let Err(window) = refused {
@@ -163,7 +157,7 @@ mod tests {
 
     #[test]
     fn an_idle_pool_stops_and_refuses_more() {
-        let mut pool = Pool::start(&engine(), OPTIONS, 2, Stop::default()).unwrap();
+        let mut pool = Pool::start(&engine(), 2, Stop::default()).unwrap();
         assert!(pool.try_submit(window(1, "A text.")).is_ok());
         while pool.receive(Duration::from_secs(60)).is_none() {}
         pool.stop();
@@ -177,7 +171,7 @@ mod tests {
     #[test]
     fn a_busy_pool_stops_inside_the_model() {
         let stop = Stop::default();
-        let pool = Pool::start(&engine(), OPTIONS, 1, stop.clone()).unwrap();
+        let pool = Pool::start(&engine(), 1, stop.clone()).unwrap();
         assert!(pool.try_submit(window(1, &"The sea is calm and the lamp is lit. ".repeat(800))).is_ok());
         assert!(pool.receive(Duration::from_millis(50)).is_none());
         stop.ask();

@@ -5,8 +5,9 @@
 //! sentence rule is our own, not that of UAX 29: that one ends a sentence at every line end, may
 //! look ahead without bound, and would move boundaries with the Unicode tables of a dependency.
 
-use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
+
+use crate::wire::{Carry, Fence, Syntax};
 
 /// The longest segment, in bytes: what one call of a tokenizer is given, and one job holds. About 30
 /// chunks: enough that the short last chunk of each costs little, few enough that the cores of a small
@@ -26,17 +27,6 @@ const GRAPHEME_BYTES_SOUGHT: usize = 256;
 /// Closing or opening marks passed over beside a sentence end, so that runs of them cost no more.
 const MARKS_MAX: usize = 4;
 
-/// How the boundaries of a text are found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Syntax {
-    /// Prose: blank lines part paragraphs, a lone line end is white space.
-    Plain,
-    /// Prose with headings, lists, tables and fenced code.
-    Markdown,
-    /// Lines that mean something each: source code, configuration, records, logs.
-    Code,
-}
-
 impl Syntax {
     /// The syntax that a file of this extension (without its dot, in any case) most likely has.
     pub fn of_path(extension: Option<&str>) -> Self {
@@ -55,23 +45,6 @@ impl Syntax {
             _ => Self::Plain,
         }
     }
-}
-
-/// A Markdown code fence that has been opened and not closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-struct Fence {
-    /// The byte it is made of, `` ` `` or `~`.
-    marker: u8,
-    /// How many markers opened it, 255 standing for more as well.
-    length: u8,
-}
-
-/// What crosses a cut. The default is the start of a document.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Carry {
-    fence: Option<Fence>,
-    /// The cut fell within a line, so what follows it cannot be a heading or a fence.
-    mid_line: bool,
 }
 
 /// How well a text can be parted at a place; later ones are better.

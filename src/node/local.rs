@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    inference::{ChunkOptions, Computed, Engine, Job, JobError, ModelError, ModelFolder, Pool, Stop},
+    inference::{Computed, Engine, Job, JobError, ModelError, ModelFolder, Pool, Stop},
     store::{Found, GcReport, Store, StoreError, is_expired},
     wire::{ContentKey, PeerId, Run, RunId, RunState, SegmentResult},
 };
@@ -52,7 +52,6 @@ pub struct LocalRun {
     store: Store,
     folder: ModelFolder,
     peer: PeerId,
-    options: ChunkOptions,
     threads: usize,
     stop: Stop,
     pool: Option<Pool>,
@@ -64,19 +63,11 @@ pub struct LocalRun {
 
 impl LocalRun {
     /// Over an open store. Nothing is loaded or started yet.
-    pub fn new(
-        store: Store,
-        folder: ModelFolder,
-        peer: PeerId,
-        options: ChunkOptions,
-        threads: usize,
-        stop: Stop,
-    ) -> Self {
+    pub fn new(store: Store, folder: ModelFolder, peer: PeerId, threads: usize, stop: Stop) -> Self {
         Self {
             store,
             folder,
             peer,
-            options,
             threads,
             stop,
             pool: None,
@@ -136,7 +127,7 @@ impl LocalRun {
     pub fn try_submit(&mut self, window: Vec<Job>) -> Result<Option<Vec<Job>>, RunError> {
         if self.pool.is_none() {
             let engine = Arc::new(Engine::load(&self.folder, self.peer).map_err(RunError::Model)?);
-            let pool = Pool::start(&engine, self.options, self.threads, self.stop.clone());
+            let pool = Pool::start(&engine, self.threads, self.stop.clone());
             self.pool = Some(pool.map_err(RunError::Threads)?);
         }
         let jobs = window.len();

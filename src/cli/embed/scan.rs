@@ -300,7 +300,8 @@ impl Reader {
     ) -> Result<Job, ScanError> {
         let text = self.text(origin, segment, options)?;
         let body_start = segment.lead_bytes as usize;
-        Ok(Job { key: segment.key, text, body_start, syntax: origin.syntax(), carry: segment.carry })
+        let (syntax, carry) = (origin.syntax(), segment.carry);
+        Ok(Job { key: segment.key, text, body_start, options: options.chunk, syntax, carry })
     }
 
     fn file(&mut self, path: &Path) -> Result<&mut File, ScanError> {

@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
-    inference::{Carry, SEGMENT_BYTES_MAX, Syntax, check_golden, content_key},
+    inference::{Carry, ChunkOptions, SEGMENT_BYTES_MAX, Syntax, check_golden, content_key},
     wire::ModelHash,
 };
 
@@ -72,14 +72,15 @@ fn engine(poison: &[(&str, &'static str)]) -> (Engine, Arc<Mutex<Vec<usize>>>) {
 fn job(text: &str) -> Job {
     let key =
         content_key("", text, Syntax::Plain, Carry::default(), OPTIONS, &ModelHash::from_bytes([0; 32]), "");
-    Job { key, text: text.to_owned(), body_start: 0, syntax: Syntax::Plain, carry: Carry::default() }
+    let (options, syntax, carry) = (OPTIONS, Syntax::Plain, Carry::default());
+    Job { key, text: text.to_owned(), body_start: 0, options, syntax, carry }
 }
 
 const OPTIONS: ChunkOptions = ChunkOptions { tokens_max: 62, overlap_tokens: 0 };
 
 fn run(engine: &Engine, jobs: &[Job]) -> Vec<Result<SegmentResult, JobError>> {
     let mut embedder = engine.embedder().unwrap();
-    engine.run(&mut embedder, jobs, OPTIONS, &Stop::default()).into_iter().map(|(result, _)| result).collect()
+    engine.run(&mut embedder, jobs, &Stop::default()).into_iter().map(|(result, _)| result).collect()
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn stopping_is_no_failure() {
     let stop = Stop::default();
     stop.ask();
     let mut embedder = engine.embedder().unwrap();
-    let results = engine.run(&mut embedder, &[job("A text.")], OPTIONS, &stop);
+    let results = engine.run(&mut embedder, &[job("A text.")], &stop);
     assert!(matches!(results[0].0, Err(JobError::Stopped)));
 }
 
@@ -147,12 +148,12 @@ fn a_prefix_counts_and_stays_out_of_the_chunk() {
 #[test]
 fn chunks_of_real_text_fit_the_model() {
     let (engine, _) = engine(&[]);
-    let options = ChunkOptions { tokens_max: 254, overlap_tokens: 40 };
     let text =
         include_str!("../segment.rs").to_owned() + include_str!("../../../models/all-minilm-l6-v2/README.md");
     let text = &text[..text.floor_char_boundary(SEGMENT_BYTES_MAX)];
     let mut embedder = engine.embedder().unwrap();
-    let (result, _) = engine.run(&mut embedder, &[job(text)], options, &Stop::default()).remove(0);
+    let job = Job { options: ChunkOptions { tokens_max: 254, overlap_tokens: 40 }, ..job(text) };
+    let (result, _) = engine.run(&mut embedder, &[job], &Stop::default()).remove(0);
     let result = result.unwrap();
     for span in &result.chunks {
         let ids = engine.tokens().ids(&text[span.start as usize..span.end as usize]).unwrap();
