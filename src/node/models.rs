@@ -101,10 +101,13 @@ pub fn find_model(name: &str, data_dir: &Path) -> Result<ModelFolder, ModelsErro
     match places.iter().map(|place| place.path.join(name)).find(|folder| folder.join("model.toml").is_file())
     {
         Some(folder) => read_named(&folder),
-        None => Err(ModelsError::Unknown {
-            name: name.to_owned(),
-            places: places.iter().filter(|p| p.path.is_dir()).map(|p| p.path.display().to_string()).collect(),
-        }),
+        None => {
+            // A long list helps only whoever has none of the folders yet.
+            let has_any = places.iter().any(|place| place.path.is_dir());
+            let looked_in = places.iter().filter(|place| !has_any || place.path.is_dir());
+            let places = looked_in.map(|place| place.path.display().to_string()).collect();
+            Err(ModelsError::Unknown { name: name.to_owned(), places })
+        }
     }
 }
 

@@ -88,11 +88,12 @@ fn a_missing_path_fails_alone() {
 }
 
 #[test]
-fn an_unreadable_file_fails_alone() {
+fn unreadable_files_and_folders_fail_alone() {
     let edge = Edge::new();
     edge.document("good.txt", "A good text.");
     let secret = edge.document("secret.txt", "Not for you.");
-    fs::set_permissions(secret, fs::Permissions::from_mode(0o000)).unwrap();
+    let inner = edge.document("closed/inner.txt", "Nor this.");
+    let closed = inner.parent().unwrap().to_owned();
     let mut command = edge.command();
     if rustix::process::geteuid().is_root() {
         // Root reads everything, so the program runs as nobody.
@@ -103,8 +104,15 @@ fn an_unreadable_file_fails_alone() {
         wrapped.env("EDGE_MODEL", concat!(env!("CARGO_MANIFEST_DIR"), "/models/all-minilm-l6-v2"));
         command = wrapped;
     }
+    for path in [&secret, &closed] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
+    }
     command.args(["embed", "docs"]);
-    let ran = ran(command).expect(1, &["failed docs/secret.txt: cannot be read: Permission denied"]);
+    let ran = ran(command);
+    // Who is not root could not remove the folder.
+    fs::set_permissions(closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let ran =
+        ran.expect(1, &["failed docs/closed: ", "failed docs/secret.txt: cannot be read: Permission denied"]);
     assert_eq!(paths(&lines(&ran.stdout)), ["docs/good.txt"]);
 }
 

@@ -1,6 +1,7 @@
 //! The program in a home of its own, and what it said.
 
 use std::{
+    borrow::BorrowMut,
     ffi::OsStr,
     fs,
     io::Write,
@@ -148,7 +149,8 @@ fn wait(child: &mut Child) -> ExitStatus {
 }
 
 /// Runs a command to its end. Its output goes through files, so that no full pipe can block it.
-pub(crate) fn ran(mut command: Command) -> Ran {
+pub(crate) fn ran(mut command: impl BorrowMut<Command>) -> Ran {
+    let command = command.borrow_mut();
     let (stdout, stderr) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
     command.stdout(stdout.reopen().unwrap()).stderr(stderr.reopen().unwrap());
     let status = wait(&mut command.spawn().unwrap());

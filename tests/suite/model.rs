@@ -3,11 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use serde_json::Value;
 
-use crate::edge::Edge;
+use crate::edge::{Edge, lines, ran};
 
 const SHIPPED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/all-minilm-l6-v2");
 
@@ -41,6 +42,30 @@ fn the_shipped_model_is_found_and_right() {
     assert!(check["cosine_mean"].as_f64().unwrap() >= 0.9999);
     let shown = edge.run(["model", "list"]).expect(0, &[]).stdout;
     assert!(shown.contains("all-minilm-l6-v2 *") && shown.contains("checkout"), "{shown}");
+}
+
+/// The program and `models/` beside it, as the README says; nothing of the checkout is near.
+#[test]
+fn an_installed_program_finds_the_model_beside_it() {
+    let edge = Edge::new();
+    edge.document("a.txt", "A text.");
+    for folder in ["bin", "share/edge/models/all-minilm-l6-v2"] {
+        fs::create_dir_all(edge.path(folder)).unwrap();
+    }
+    fs::copy(env!("CARGO_BIN_EXE_edge"), edge.path("bin/edge")).unwrap();
+    let run = || {
+        let mut command = Command::new(edge.path("bin/edge"));
+        command.env_clear().env("EDGE_DATA_DIR", edge.data_dir()).current_dir(edge.path(""));
+        ran(command.args(["embed", "docs"]))
+    };
+    if !Path::new("/usr/share/edge/models").exists() {
+        run().expect(3, &["there is no model `all-minilm-l6-v2`; looked in ", "share/edge/models"]);
+    }
+    for file in ["model.onnx", "tokenizer.json", "model.toml"] {
+        let installed = edge.path("share/edge/models/all-minilm-l6-v2").join(file);
+        fs::copy(Path::new(SHIPPED).join(file), installed).unwrap();
+    }
+    assert_eq!(lines(&run().expect(0, &[]).stdout).len(), 1);
 }
 
 #[test]
