@@ -9,11 +9,13 @@
 //! config      defaults < file < EDGE_* < flags, every value with its source
 //! store       one LMDB environment and one key in a data directory, held by one process
 //! inference   segment, chunk, tokenise, batch, embed; the model folder
+//! transport   QUIC between keys that were proved, and bounded frames on its streams
+//! discovery   who else is there: mDNS, bootstrap addresses, what a peer may tell
 //! wire        what crosses a socket or lies on disk: ids, records, their exact bytes
 //! ```
 //!
 //! `store` and `inference` do not know each other; `wire` knows nobody. A room appears with its first file:
-//! `proto`, `transport`, `discovery`, `power` and `api` come with the nodes that talk to each other.
+//! `proto`, `power` and `api` come with the nodes that talk to each other.
 //!
 //! # The life of one job, on one machine
 //! 1. `cli::embed` walks the paths, reads each document once and cuts it by [`inference::cut`], a pure function
@@ -39,7 +41,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod discovery;
 pub mod inference;
 pub mod node;
 pub mod store;
+pub mod transport;
 pub mod wire;

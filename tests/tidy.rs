@@ -13,6 +13,8 @@ const MAP: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("store", &["wire"]),
     ("inference", &["wire"]),
+    ("transport", &["wire"]),
+    ("discovery", &["wire"]),
     ("config", &[]),
     ("node", &["wire", "store", "inference"]),
     ("cli", &["wire", "store", "inference", "config", "node"]),

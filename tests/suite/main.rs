@@ -4,8 +4,11 @@
 
 mod bad_input;
 mod cli;
+mod discovery;
 mod edge;
 mod embed;
+mod forged;
 mod model;
+mod namespace;
 mod resume;
 mod store;
