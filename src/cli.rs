@@ -13,7 +13,9 @@ mod id;
 mod logs;
 mod model;
 mod process;
+mod run;
 mod store;
+mod swarm;
 mod table;
 mod talk;
 
@@ -33,6 +35,10 @@ Examples:
   edge embed README.md src              what would come out, as a table
   edge embed ~/notes -o notes.jsonl     chunks and vectors, one JSON object a line
   edge embed ~/notes --format npy -o notes.npy
+  edge swarm create home                machines of yours that work for each other
+  edge swarm invite home                a ticket that lets another one in
+  edge run                              lend this machine to its swarms
+  edge embed ~/notes --swarm home -o notes.jsonl
   edge bench                            how fast this device is
 
 Exit codes: 0 all done, 1 some documents failed, 2 wrong usage or configuration,
@@ -74,6 +80,11 @@ struct Global {
 enum Command {
     /// Turn files and folders into chunks and vectors
     Embed(embed::Arguments),
+    /// Lend this machine to the swarms it is in
+    Run(run::Arguments),
+    /// Found swarms, invite to them, join them
+    #[command(subcommand)]
+    Swarm(swarm::Command),
     /// Measure how fast this device runs the model
     Bench(bench::Arguments),
     /// List, add and check models
@@ -135,6 +146,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let context = match &command {
         Command::Embed(embed) => Context::new(&global, embed.settings()),
         Command::Bench(bench) => Context::new(&global, bench.settings()),
+        Command::Run(run) => Context::new(&global, run.settings()),
         _ => Context::new(&global, Vec::new()),
     };
     // `config` looks at settings that may be wrong, so it can not need them to be right.
@@ -145,6 +157,8 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     logs::start(&context.config);
     match command {
         Command::Embed(arguments) => embed::run(arguments, &context),
+        Command::Run(arguments) => run::run(&arguments, &context),
+        Command::Swarm(command) => swarm::run(command, &context),
         Command::Bench(arguments) => bench::run(&arguments, &context),
         Command::Model(command) => model::run(command, &context),
         Command::Store(command) => store::run(&command, &context),

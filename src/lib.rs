@@ -5,17 +5,18 @@
 //!
 //! ```text
 //! cli         one file a subcommand: reads what the user names, writes what was asked for
-//! node        carries out: opens the store, finds models, runs jobs, keeps results
+//! node        carries out: the actors aggregator, worker and mesh; runs alone and over a swarm
 //! config      defaults < file < EDGE_* < flags, every value with its source
 //! store       one LMDB environment and one key in a data directory, held by one process
 //! inference   segment, chunk, tokenise, batch, embed; the model folder
 //! transport   QUIC between keys that were proved, and bounded frames on its streams
 //! discovery   who else is there: mDNS, bootstrap addresses, what a peer may tell
-//! wire        what crosses a socket or lies on disk: ids, records, their exact bytes
+//! proto       decisions without IO: ledger, queue, dialler, membership, backoff
+//! wire        what crosses a socket or lies on disk: ids, records, messages, their exact bytes
 //! ```
 //!
-//! `store` and `inference` do not know each other; `wire` knows nobody. A room appears with its first file:
-//! `proto`, `power` and `api` come with the nodes that talk to each other.
+//! `store`, `inference`, `transport` and `discovery` do not know each other; `proto` knows `wire` alone, and `wire`
+//! nobody. A room appears with its first file: `power` and `api` are still to come.
 //!
 //! # The life of one job, on one machine
 //! 1. `cli::embed` walks the paths, reads each document once and cuts it by [`inference::cut`], a pure function
@@ -30,6 +31,14 @@
 //! 5. When all of a document is done and its turn has come, `cli::embed` reads its text and results once more
 //!    and writes the lines, in source order.
 //!
+//! # The life of one job, in a swarm
+//! 1. As above, but the job goes to this node's [`node`] `aggregator`, which keeps its text in memory and asks the
+//!    [`proto::Ledger`] who may have it. Workers wait in a long poll, and get leases in proportion to their speed.
+//! 2. A worker writes the job to its queue, runs it, and writes the result in its place: each step is a transaction
+//!    that the [`proto::Queue`] asked for. A courier delivers it until the aggregator has answered.
+//! 3. The aggregator checks what came, writes it with its receipt, and only then answers the worker and tells whoever
+//!    asked. A worker that falls silent loses its leases; what was late but right is taken once.
+//!
 //! # What always holds
 //! - A result is a pure function of its key; who computes it, with what in the same batch, changes vectors by less
 //!   than cosine 0.9999 and nothing else at all.
@@ -37,13 +46,15 @@
 //!   what was not yet written, and the same command goes on from there.
 //! - One bad document never fails a batch: it is named with its reason, the others are in the output.
 //! - Memory does not grow with the input, but for a few hundred bytes a document and a segment.
-//! - No network: this much of edge opens no socket.
+//! - Text goes to members of the swarm that its owner named, and to nobody else. Without `--swarm` no socket is opened.
+//! - What a peer sends is bounded before it is read, and judged before it counts.
 
 pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod inference;
 pub mod node;
+pub mod proto;
 pub mod store;
 pub mod transport;
 pub mod wire;

@@ -1,12 +1,49 @@
-//! Carries out what was decided: opens the store, finds the model, runs jobs and keeps their results.
+//! Carries out: opens the store, finds models, runs jobs here and with others, keeps results.
 //!
-//! Deliberately absent: the user's documents and output files. Whoever asks reads and writes those, with
-//! its own rights; a node sees segments and gives results.
+//! Deliberately absent: what a person sees, and the paths of documents. Those are read and written by `cli`, with the
+//! caller's rights; a node sees segments and gives results.
 
+mod aggregator;
+mod ask;
 mod clock;
+mod compute;
+mod disk;
 mod local;
+mod mesh;
 mod models;
+mod running;
+mod swarm_run;
+mod worker;
 
+pub use crate::{
+    discovery::{BootstrapAddress, own_addresses},
+    transport::free_port,
+};
+pub use aggregator::{AggregatorClient, ClientEvent, ClientId};
+pub use ask::AskError;
 pub use clock::wall_clock_ms;
-pub use local::{LocalRun, Outcome, RunError};
+pub use compute::ComputeError;
+pub use disk::{Disk, DiskError};
+pub use local::{Failure, LocalRun, Outcome, RunError, Runner};
+pub use mesh::PeerInfo;
 pub use models::{ModelPlace, ModelsError, add_model, find_model, list_models, model_places};
+pub use running::{Node, NodeOptions, NodeStatus};
+pub use swarm_run::SwarmRun;
+pub use worker::WorkerCounts;
+
+/// Why a node ends that nobody asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The store failed: nothing can be promised any more.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The network.
+    #[error(transparent)]
+    Transport(crate::transport::TransportError),
+    /// A thread, or entropy.
+    #[error("the system refused a thread or random bytes")]
+    Thread(#[source] std::io::Error),
+    /// It has ended, or one of its parts has: the log says why.
+    #[error("the node has ended; the log says why")]
+    Ended,
+}

@@ -9,14 +9,17 @@ mod error;
 mod identity;
 mod lock;
 mod meta_page;
+mod queue;
 mod results;
 mod runs;
+mod swarms;
 
 pub use env::{Opened, Store, StoreReport};
 pub use error::StoreError;
 pub use identity::{Identity, IdentityError};
 pub use lock::{DirectoryLock, LockError};
-pub use results::Found;
+pub use queue::{LeasedJob, QueueWrite};
+pub use results::{Committed, Found};
 pub use runs::{GcReport, is_expired};
 
 /// Name of the environment's file in the data directory.

@@ -11,19 +11,22 @@ use std::{
 /// Every room and the rooms it may import, lowest floor first.
 const MAP: &[(&str, &[&str])] = &[
     ("wire", &[]),
-    ("store", &["wire"]),
+    ("proto", &["wire"]),
+    ("store", &["wire", "proto"]),
     ("inference", &["wire"]),
     ("transport", &["wire"]),
     ("discovery", &["wire"]),
     ("config", &[]),
-    ("node", &["wire", "store", "inference"]),
-    ("cli", &["wire", "store", "inference", "config", "node"]),
+    ("node", &["wire", "proto", "store", "inference", "transport", "discovery"]),
+    ("cli", &["wire", "proto", "store", "inference", "config", "node"]),
 ];
 
 /// Files whose results must replay from their arguments.
 const PURE: &[&str] = &[
     "src/wire.rs",
     "src/wire/",
+    "src/proto.rs",
+    "src/proto/",
     "src/inference/batch.rs",
     "src/inference/chunk.rs",
     "src/inference/job.rs",

@@ -93,7 +93,7 @@ fn measure(pool: &Pool, mut jobs: Prose, stop: &Stop) -> anyhow::Result<Option<M
             return Ok(None);
         }
         while let Some(window) = refused.take().or_else(|| jobs.next().map(|job| vec![job])) {
-            if let Err(window) = pool.try_submit(window) {
+            if let Err(window) = pool.try_submit(0, window) {
                 refused = Some(window);
                 break;
             }

@@ -28,12 +28,12 @@ use self::{
 use super::{
     context::{Context, FlagSetting, stop_on_signals},
     exit::{Exit, UsageError},
-    human, process, talk,
+    human, process, swarm, talk,
 };
 use crate::{
     inference::{ChunkOptions, ModelFolder, Stop},
-    node::{LocalRun, find_model, wall_clock_ms},
-    wire::{ContentKey, Run, RunId, RunState},
+    node::{LocalRun, Runner, find_model, wall_clock_ms},
+    wire::{ContentKey, PeerId, Run, RunId, RunState},
 };
 
 const EXAMPLES: &str = "\
@@ -43,6 +43,7 @@ Examples:
   edge embed ~/notes | jq -r .text          the same into a pipe
   man ls | edge embed - > ls.jsonl          text from stdin
   edge embed ~/notes --format npy -o v.npy  a float32 matrix; v.ids.jsonl names its rows
+  edge embed ~/notes --swarm home -o n.jsonl  computed by all of the swarm
 
 A line has id, path, index, start, end, text, tokens, model, vector; start and end are bytes
 of the file. Results are stored: the same command again, after Ctrl-C or a power cut, goes on
@@ -85,6 +86,9 @@ pub(super) struct Arguments {
     /// Compute everything, whatever is stored
     #[arg(long)]
     fresh: bool,
+    /// Share the work, and with it the text, with the members of this swarm; `local` shares nothing
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    swarm: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,18 +134,21 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
         Err(error) => return Err(error.into()),
     };
     let threads = context.threads();
-    let mut run = LocalRun::new(store, folder.clone(), identity.peer_id(), threads, stop);
+    let mut run: Box<dyn Runner> = match swarm::place(&store, &arguments.swarm)? {
+        None => Box::new(LocalRun::new(store, folder.clone(), identity.peer_id(), threads, stop)),
+        Some(swarm) => Box::new(swarm::run_over(swarm, store, &identity, folder.clone(), context)?),
+    };
     let keys = embedding.keys();
-    let missing_bytes = embedding.look_up(&run, arguments.fresh)?;
+    let missing_bytes = embedding.look_up(&*run, arguments.fresh)?;
     let (id, mut record) = describe_run(&arguments.paths, &embedding, &keys, &folder);
-    let known = run.store().run(&id)?;
+    let known = run.known(&id)?;
     let is_repeated = known.is_some_and(|known| is_repetition(&known, &record)) && missing_bytes == 0;
     if !is_repeated && !keys.is_empty() {
         run.begin(&id, &record, &keys)?;
     }
     progress.computing(missing_bytes);
     tracing::info!(documents = embedding.documents.len(), missing_bytes, "run begins");
-    let ending = embedding.execute(&mut run, &mut sink, &folder.manifest().name, threads, &mut progress)?;
+    let ending = embedding.execute(&mut *run, &mut sink, &folder.manifest().name, threads, &mut progress)?;
     match ending {
         Ending::Complete => {}
         Ending::Closed => return Ok(Exit::Done),
@@ -160,7 +167,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     if let Some(report) = run.sweep(wall_clock_ms(), context.config.keep(), &id)? {
         tracing::info!(runs = report.runs, results = report.results, "old results removed");
     }
-    let summary = summarise(&embedding, &remarks, failed, begun, &folder);
+    let own = (arguments.swarm != "local").then(|| identity.peer_id());
+    let summary = summarise(&embedding, &remarks, failed, begun, &folder, own);
     tracing::info!(chunks = summary.chunks, failed, "run ends");
     print(&arguments, context, &embedding, &summary)?;
     Ok(if failed > 0 { Exit::SomeFailed } else { Exit::Done })
@@ -363,6 +371,7 @@ fn summarise(
     failed: u64,
     begun: Instant,
     folder: &ModelFolder,
+    own: Option<PeerId>,
 ) -> Summary {
     let done = || embedding.documents.iter().filter(|document| document.failure.is_none());
     let seconds = begun.elapsed().as_secs_f64();
@@ -380,6 +389,8 @@ fn summarise(
         cpu_seconds: process::cpu_time().as_secs_f64(),
         peak_memory_bytes: process::peak_memory_bytes(),
         model: folder.manifest().name.clone(),
+        own: own.map(|peer| peer.to_string()),
+        workers: own.map(|_| embedding.workers.iter().map(|(peer, n)| (peer.to_string(), *n)).collect()),
     }
 }
 
@@ -405,6 +416,11 @@ fn print(
     } else {
         let whither = output.map(|path| format!(" -> {}", human::path(path))).unwrap_or_default();
         talk::say(&(summary.sentence() + &whither));
+    }
+    if !context.json
+        && let Some(line) = summary.who()
+    {
+        talk::say(&line);
     }
     Ok(())
 }

@@ -33,6 +33,18 @@ pub const SETTINGS: &[Setting] = &[
         check: overlap_tokens,
     },
     Setting { key: "embed.threads", help: "compute threads (0: one a core)", check: threads },
+    Setting {
+        key: "lend.threads",
+        help: "compute threads for others while `edge run` runs (0: one a core)",
+        check: threads,
+    },
+    Setting { key: "network.port", help: "UDP port (0: a free one, remembered)", check: port },
+    Setting { key: "network.mdns", help: "find others on this network, and be found", check: switch },
+    Setting {
+        key: "network.bootstrap",
+        help: "nodes to go to first: ID@HOST:PORT, comma-separated",
+        check: bootstrap,
+    },
     Setting { key: "store.keep_days", help: "days that results of a run are kept", check: keep_days },
     Setting { key: "log.level", help: "error, warn, info, debug or trace", check: level },
     Setting { key: "log.format", help: "text or json", check: format },
@@ -168,6 +180,26 @@ impl Config {
         Some(self.number::<usize>("embed.threads")).filter(|&n| n > 0)
     }
 
+    /// Compute threads for others; `None` for one a core.
+    pub fn lent_threads(&self) -> Option<usize> {
+        Some(self.number::<usize>("lend.threads")).filter(|&n| n > 0)
+    }
+
+    /// UDP port; `None` for a free one that is remembered.
+    pub fn port(&self) -> Option<u16> {
+        Some(self.number::<u16>("network.port")).filter(|&n| n > 0)
+    }
+
+    /// Whether the node looks for others on its network, and lets itself be found.
+    pub fn mdns(&self) -> bool {
+        self.text("network.mdns") == "true"
+    }
+
+    /// Nodes to go to first, as they were written; each was checked to have an id and a host.
+    pub fn bootstrap(&self) -> impl Iterator<Item = &str> {
+        self.text("network.bootstrap").split(',').map(str::trim).filter(|text| !text.is_empty())
+    }
+
     /// How long the results of a run are kept.
     pub fn keep(&self) -> Duration {
         Duration::from_secs(86_400 * self.number::<u64>("store.keep_days"))
@@ -206,6 +238,8 @@ fn default(key: &str, data_dir: &str) -> String {
         "data_dir" => data_dir,
         "identity" => "default",
         "model" => "all-minilm-l6-v2",
+        "network.mdns" => "true",
+        "network.bootstrap" => "",
         "store.keep_days" => "30",
         "log.level" => "warn",
         "log.format" => "text",
@@ -240,6 +274,21 @@ fn overlap_tokens(text: &str) -> Result<(), String> {
 
 fn threads(text: &str) -> Result<(), String> {
     check(text.parse::<usize>().is_ok_and(|n| n <= 256), "takes 1 to 256 threads, or 0 for one a core")
+}
+
+fn port(text: &str) -> Result<(), String> {
+    check(text.parse::<u16>().is_ok(), "takes a port from 1 to 65535, or 0 for a free one")
+}
+
+fn switch(text: &str) -> Result<(), String> {
+    check(matches!(text, "true" | "false"), "takes true or false")
+}
+
+fn bootstrap(text: &str) -> Result<(), String> {
+    let is_address =
+        |text: &str| text.split_once('@').is_some_and(|(id, host)| id.len() == 52 && !host.is_empty());
+    let right = text.split(',').map(str::trim).filter(|text| !text.is_empty()).all(is_address);
+    check(right, "takes ID@HOST:PORT, the ID as `edge id` shows it, several of them with commas between")
 }
 
 fn keep_days(text: &str) -> Result<(), String> {

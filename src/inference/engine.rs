@@ -5,7 +5,10 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -56,6 +59,7 @@ pub struct Engine {
     dimension: usize,
     max_tokens: usize,
     peer: PeerId,
+    tokens_done: AtomicU64,
 }
 
 impl Engine {
@@ -87,12 +91,18 @@ impl Engine {
             dimension: manifest.dimension,
             max_tokens: manifest.max_tokens,
             peer,
+            tokens_done: AtomicU64::new(0),
         })
     }
 
     /// Floats in a vector.
     pub fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    /// Tokens that all threads have embedded so far: that they grow is the progress of a long job.
+    pub fn tokens_done(&self) -> u64 {
+        self.tokens_done.load(Ordering::Relaxed)
     }
 
     /// The tokenizer.
@@ -217,6 +227,8 @@ impl Engine {
                 return Err(JobError::Panic);
             }
         };
+        let tokens: usize = batch.iter().map(|ids| ids.len()).sum();
+        self.tokens_done.fetch_add(tokens as u64, Ordering::Relaxed);
         for (&at, vector) in members.iter().zip(vectors.chunks_exact(self.dimension)) {
             sequences[at].vector = vector.to_vec();
         }

@@ -27,39 +27,63 @@ pub struct Computed {
     pub elapsed: Duration,
 }
 
+/// A window's name, given by whoever submits it.
+pub type WindowId = u64;
+
+/// Takes the outcomes of a window, on the thread that computed it; `false` where nobody wants them any more, which
+/// ends the thread. It must not block for long: the thread computes nothing meanwhile.
+type Deliver = dyn Fn(WindowId, Vec<Computed>) -> bool + Send + Sync;
+
 /// Threads that compute. Dropping the pool asks them to stop and waits for them.
 pub struct Pool {
-    jobs: Option<SyncSender<Vec<Job>>>,
+    jobs: Option<SyncSender<(WindowId, Vec<Job>)>>,
     computed: Option<Receiver<Vec<Computed>>>,
     threads: Vec<JoinHandle<()>>,
     stop: Stop,
 }
 
 impl Pool {
-    /// Starts `threads` threads. They stop between two operators of the model once `stop` is asked.
+    /// Starts `threads` threads, whose outcomes are received here. They stop between two operators of the model once
+    /// `stop` is asked.
     ///
     /// # Errors
     /// What the system says when it refuses a thread.
     pub fn start(engine: &Arc<Engine>, threads: usize, stop: Stop) -> io::Result<Self> {
-        let (jobs, feed) = sync_channel::<Vec<Job>>(threads * WINDOWS_WAITING_PER_THREAD);
-        let feed = Arc::new(Mutex::new(feed));
         let (sender, computed) = sync_channel(threads * (WINDOWS_WAITING_PER_THREAD + 1));
-        let mut pool =
-            Self { jobs: Some(jobs), computed: Some(computed), threads: Vec::new(), stop: stop.clone() };
+        let deliver = move |_, outcomes| sender.send(outcomes).is_ok();
+        let mut pool = Self::start_into(engine, threads, stop, deliver)?;
+        pool.computed = Some(computed);
+        Ok(pool)
+    }
+
+    /// Starts `threads` threads that hand their outcomes to `deliver`.
+    ///
+    /// # Errors
+    /// What the system says when it refuses a thread.
+    pub fn start_into(
+        engine: &Arc<Engine>,
+        threads: usize,
+        stop: Stop,
+        deliver: impl Fn(WindowId, Vec<Computed>) -> bool + Send + Sync + 'static,
+    ) -> io::Result<Self> {
+        let (jobs, feed) = sync_channel(threads * WINDOWS_WAITING_PER_THREAD);
+        let feed = Arc::new(Mutex::new(feed));
+        let deliver: Arc<Deliver> = Arc::new(deliver);
+        let mut pool = Self { jobs: Some(jobs), computed: None, threads: Vec::new(), stop: stop.clone() };
         for n in 0..threads {
-            let (engine, feed, sender, stop) =
-                (Arc::clone(engine), Arc::clone(&feed), sender.clone(), stop.clone());
-            let body = move || compute(&engine, &feed, &sender, &stop);
+            let (engine, feed, deliver, stop) =
+                (Arc::clone(engine), Arc::clone(&feed), Arc::clone(&deliver), stop.clone());
+            let body = move || compute(&engine, &feed, &*deliver, &stop);
             pool.threads.push(thread::Builder::new().name(format!("compute-{n}")).spawn(body)?);
         }
         Ok(pool)
     }
 
     /// Hands a window of jobs to the next free thread; gives it back where all are busy.
-    pub fn try_submit(&self, window: Vec<Job>) -> Result<(), Vec<Job>> {
+    pub fn try_submit(&self, id: WindowId, window: Vec<Job>) -> Result<(), Vec<Job>> {
         let Some(jobs) = &self.jobs else { return Err(window) };
-        jobs.try_send(window).map_err(|error| match error {
-            TrySendError::Full(window) | TrySendError::Disconnected(window) => window,
+        jobs.try_send((id, window)).map_err(|error| match error {
+            TrySendError::Full((_, window)) | TrySendError::Disconnected((_, window)) => window,
         })
     }
 
@@ -93,26 +117,21 @@ impl Drop for Pool {
     }
 }
 
-fn compute(
-    engine: &Engine,
-    feed: &Mutex<Receiver<Vec<Job>>>,
-    sender: &SyncSender<Vec<Computed>>,
-    stop: &Stop,
-) {
+fn compute(engine: &Engine, feed: &Mutex<Receiver<(WindowId, Vec<Job>)>>, deliver: &Deliver, stop: &Stop) {
     let mut embedder = match engine.embedder() {
         Ok(embedder) => embedder,
         Err(error) => return tracing::error!(%error, "compute thread does not start"),
     };
     while !stop.is_asked() {
         let next = feed.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(window) = next else { return };
+        let Ok((id, window)) = next else { return };
         let results = engine.run(&mut embedder, &window, stop);
         let computed = window
             .into_iter()
             .zip(results)
             .map(|(job, (result, elapsed))| Computed { key: job.key, result, elapsed })
             .collect();
-        if sender.send(computed).is_err() {
+        if !deliver(id, computed) {
             return;
         }
     }
@@ -148,7 +167,7 @@ mod tests {
         for n in 0..4 {
             let mut refused = Err(window(n, "A text."));
             while let Err(window) = refused {
-                refused = pool.try_submit(window);
+                refused = pool.try_submit(0, window);
                 thread::yield_now();
             }
         }
@@ -158,10 +177,10 @@ mod tests {
     #[test]
     fn an_idle_pool_stops_and_refuses_more() {
         let mut pool = Pool::start(&engine(), 2, Stop::default()).unwrap();
-        assert!(pool.try_submit(window(1, "A text.")).is_ok());
+        assert!(pool.try_submit(0, window(1, "A text.")).is_ok());
         while pool.receive(Duration::from_secs(60)).is_none() {}
         pool.stop();
-        assert!(pool.try_submit(window(2, "A text.")).is_err());
+        assert!(pool.try_submit(0, window(2, "A text.")).is_err());
         while !pool.is_over() {
             thread::yield_now();
         }
@@ -172,7 +191,7 @@ mod tests {
     fn a_busy_pool_stops_inside_the_model() {
         let stop = Stop::default();
         let pool = Pool::start(&engine(), 1, stop.clone()).unwrap();
-        assert!(pool.try_submit(window(1, &"The sea is calm and the lamp is lit. ".repeat(800))).is_ok());
+        assert!(pool.try_submit(0, window(1, &"The sea is calm and the lamp is lit. ".repeat(800))).is_ok());
         assert!(pool.receive(Duration::from_millis(50)).is_none());
         stop.ask();
         let computed = pool.receive(Duration::from_secs(60)).unwrap();

@@ -60,9 +60,36 @@ pub(super) struct Tables {
     pub(super) results: Table,
     pub(super) runs: Table,
     pub(super) run_keys: Table,
+    pub(super) queue: Table,
+    pub(super) queue_jobs: Table,
+    pub(super) outbox: Table,
+    pub(super) receipts: Table,
+    pub(super) swarms: Table,
+    pub(super) peers: Table,
+    pub(super) dead: Table,
 }
 
-const TABLES: [&str; 4] = ["meta", "results", "runs", "run_keys"];
+const TABLES: [&str; 11] = [
+    "meta",
+    "results",
+    "runs",
+    "run_keys",
+    "queue",
+    "queue_jobs",
+    "outbox",
+    "receipts",
+    "swarms",
+    "peers",
+    "dead",
+];
+
+impl Tables {
+    fn all(&self) -> [Table; TABLES.len()] {
+        let Self { meta, results, runs, run_keys, queue, queue_jobs, outbox, receipts, swarms, peers, dead } =
+            *self;
+        [meta, results, runs, run_keys, queue, queue_jobs, outbox, receipts, swarms, peers, dead]
+    }
+}
 
 /// An open store, and what the owner should know of how it came to be open.
 pub struct Opened {
@@ -173,7 +200,7 @@ impl Store {
     fn walked(self) -> Result<Self, StoreError> {
         let walk = self.read("its pages", |tables, txn| {
             let mut ends = 0u64;
-            for table in [tables.meta, tables.results, tables.runs, tables.run_keys] {
+            for table in tables.all() {
                 for entry in table.iter(txn)? {
                     let (_, value) = entry?;
                     ends += u64::from(*value.first().unwrap_or(&0)) + u64::from(*value.last().unwrap_or(&0));
@@ -322,7 +349,7 @@ impl Store {
     pub fn report(&self) -> Result<StoreReport, StoreError> {
         let (used, results, runs) = self.read("its size", |tables, txn| {
             let mut used = self.env.unnamed_database_stat().non_free_page_size() as u64;
-            for table in [tables.meta, tables.results, tables.runs, tables.run_keys] {
+            for table in tables.all() {
                 used += table.stat(txn)?.non_free_page_size() as u64;
             }
             Ok((used, tables.results.len(txn)?, tables.runs.len(txn)?))
@@ -372,12 +399,26 @@ fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
     // Tables that exist dirty no page, so an open store is not written to.
     let opened = env.create_databases_and_commit(txn, |opener, txn| -> heed::Result<_> {
         let mut create = |name| opener.create_database::<Bytes, Bytes>(txn, Some(name));
-        let [meta, results, runs, run_keys] = TABLES;
-        let tables = [create(meta)?, create(results)?, create(runs)?, create(run_keys)?];
+        let [meta, results, runs, run_keys, queue, queue_jobs, outbox, receipts, swarms, peers, dead] =
+            TABLES;
+        let tables = [
+            create(meta)?,
+            create(results)?,
+            create(runs)?,
+            create(run_keys)?,
+            create(queue)?,
+            create(queue_jobs)?,
+            create(outbox)?,
+            create(receipts)?,
+            create(swarms)?,
+            create(peers)?,
+            create(dead)?,
+        ];
         Ok(CommitOrAbort::<_, ()>::Commit(tables))
     })?;
-    let [meta, results, runs, run_keys] = opened.unwrap_commit();
-    Ok(Tables { meta, results, runs, run_keys })
+    let [meta, results, runs, run_keys, queue, queue_jobs, outbox, receipts, swarms, peers, dead] =
+        opened.unwrap_commit();
+    Ok(Tables { meta, results, runs, run_keys, queue, queue_jobs, outbox, receipts, swarms, peers, dead })
 }
 
 fn is_damage(error: MdbError) -> bool {

@@ -109,6 +109,12 @@ impl Identity {
     }
 
     /// The public half.
+    /// The key pair, for who signs and proves: it must not leave the process.
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.key
+    }
+
+    /// The peer.
     pub fn peer_id(&self) -> PeerId {
         PeerId::from_bytes(self.key.verifying_key().to_bytes())
     }

@@ -1,10 +1,22 @@
 //! Results by content key. The newest result of a key replaces the one before.
 
 use super::{Store, StoreError};
-use crate::wire::{self, ContentKey, SegmentResult};
+use crate::wire::{self, ContentKey, PeerId, SegmentResult, Signed};
 
 const TABLE: &str = "results";
+const RECEIPTS: &str = "receipts";
 const VERSION: u8 = 1;
+
+/// A result that is kept, with its worker's receipt where another one computed it.
+#[derive(Clone, Debug)]
+pub struct Committed {
+    /// The job.
+    pub key: ContentKey,
+    /// Its result.
+    pub result: SegmentResult,
+    /// Signed by whoever computed it.
+    pub receipt: Option<Signed>,
+}
 
 /// What stands under a key.
 #[derive(Debug, PartialEq)]
@@ -31,6 +43,43 @@ impl Store {
                     Err(error) => Found::Damaged(error),
                 },
             })
+        })
+    }
+
+    /// Keeps what workers delivered, all or none; when this returns, the disk has it.
+    ///
+    /// # Errors
+    /// What writing may say; the store is then as it was before.
+    pub fn put_committed(&mut self, batch: &[Committed]) -> Result<(), StoreError> {
+        let records: Vec<_> = batch
+            .iter()
+            .map(|Committed { key, result, receipt }| {
+                let receipt = receipt.as_ref().map(|signed| {
+                    let kept = (result.computed_by, signed);
+                    wire::seal(RECEIPTS, VERSION, key.as_bytes(), &kept)
+                });
+                (key, wire::seal(TABLE, VERSION, key.as_bytes(), result), receipt)
+            })
+            .collect();
+        self.write("results", |tables, txn| {
+            for (key, record, receipt) in &records {
+                tables.results.put(txn, key.as_bytes(), record)?;
+                if let Some(receipt) = receipt {
+                    tables.receipts.put(txn, key.as_bytes(), receipt)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Who signed for a result, and the signed receipt; `None` where this node computed it, or the record is damaged.
+    ///
+    /// # Errors
+    /// What reading may say.
+    pub fn receipt(&self, key: &ContentKey) -> Result<Option<(PeerId, Signed)>, StoreError> {
+        self.read("a receipt", |tables, txn| {
+            let record = tables.receipts.get(txn, key.as_bytes())?;
+            Ok(record.and_then(|record| wire::open(RECEIPTS, VERSION, key.as_bytes(), record).ok()))
         })
     }
 

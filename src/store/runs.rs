@@ -115,6 +115,7 @@ impl Store {
             }
             for key in &unnamed {
                 tables.results.delete(txn, key)?;
+                tables.receipts.delete(txn, key)?;
             }
             report.results = unnamed.len() as u64;
             Ok(report)

@@ -56,6 +56,20 @@ pub enum ResultError {
         /// Length of lead and body.
         text_bytes: usize,
     },
+    /// A chunk begins or ends within a char.
+    #[error("chunk {chunk} splits a character")]
+    Char {
+        /// Index of the chunk.
+        chunk: usize,
+    },
+    /// Text that lies in no chunk.
+    #[error("bytes {start}..{end} of the text lie in no chunk")]
+    Gap {
+        /// First byte left out.
+        start: usize,
+        /// First byte behind it.
+        end: usize,
+    },
     /// NaN or infinity, or a vector that is not of length 1.
     #[error("the vector of chunk {chunk} has length {norm}, not 1")]
     Norm {
@@ -70,6 +84,19 @@ impl SegmentResult {
     /// Vectors, one a chunk.
     pub fn rows(&self, dimension: usize) -> impl Iterator<Item = (&ChunkSpan, &[f32])> {
         self.chunks.iter().zip(self.vectors.chunks_exact(dimension))
+    }
+
+    /// BLAKE3 of chunks and vectors, whoever computed them: what a receipt is about.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key("edge 2026-11 hash of a result, version 1");
+        hasher.update(&(self.chunks.len() as u64).to_le_bytes());
+        for ChunkSpan { start, end, tokens } in &self.chunks {
+            hasher.update(&start.to_le_bytes()).update(&end.to_le_bytes()).update(&tokens.to_le_bytes());
+        }
+        for float in &self.vectors {
+            hasher.update(&float.to_le_bytes());
+        }
+        *hasher.finalize().as_bytes()
     }
 
     /// The checks that cost nothing (DESIGN 6): shape, order, finite unit vectors.
@@ -95,6 +122,28 @@ impl SegmentResult {
             if norm.is_nan() || (norm - 1.0).abs() > UNIT_NORM_TOLERANCE {
                 return Err(ResultError::Norm { chunk, norm });
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the chunks, which have passed [`SegmentResult::check`], cover all of the body but for white space, and split
+    /// no char.
+    ///
+    /// # Errors
+    /// The first promise that does not hold.
+    pub fn check_text(&self, text: &str, body_start: usize) -> Result<(), ResultError> {
+        let mut covered = body_start;
+        let rest = ChunkSpan { start: text.len() as u32, end: text.len() as u32, tokens: 0 };
+        for (chunk, span) in self.chunks.iter().chain([&rest]).enumerate() {
+            let (start, end) = (span.start as usize, span.end as usize);
+            if !text.is_char_boundary(start) || !text.is_char_boundary(end) {
+                return Err(ResultError::Char { chunk });
+            }
+            let gap = text.get(covered..start).unwrap_or_default();
+            if !gap.trim().is_empty() {
+                return Err(ResultError::Gap { start: covered, end: start });
+            }
+            covered = covered.max(end);
         }
         Ok(())
     }
@@ -128,6 +177,22 @@ mod tests {
     fn right_results_pass() {
         assert_eq!(result(&[], &[]).check(0, 2), Ok(()));
         assert_eq!(result(&[(0, 4), (2, 9)], &[1.0, 0.0, 0.6, 0.8]).check(9, 2), Ok(()));
+    }
+
+    #[test]
+    fn chunks_must_cover_the_body() {
+        let vectors = [1.0, 0.0, 0.6, 0.8];
+        let check = |spans: &[(u32, u32)], text: &str, body| result(spans, &vectors).check_text(text, body);
+        assert_eq!(check(&[(0, 3), (5, 8)], "abc  def \n", 0), Ok(()));
+        assert_eq!(check(&[(4, 7)], "lead def", 5), Err(ResultError::Gap { start: 7, end: 8 }));
+        assert_eq!(
+            check(&[(2, 8)], "lead def", 5),
+            Ok(()),
+            "the lead need not be covered, and may be repeated"
+        );
+        assert_eq!(check(&[(0, 3)], "abc  def", 0), Err(ResultError::Gap { start: 3, end: 8 }));
+        assert_eq!(check(&[], "  \n", 0), Ok(()));
+        assert_eq!(check(&[(0, 1)], "é", 0), Err(ResultError::Char { chunk: 0 }));
     }
 
     #[test]

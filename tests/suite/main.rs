@@ -11,4 +11,6 @@ mod forged;
 mod model;
 mod namespace;
 mod resume;
+mod sim;
 mod store;
+mod swarm;

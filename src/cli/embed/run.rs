@@ -1,7 +1,7 @@
 //! One embed: scan, find out what is stored, have the rest computed, write everything in source order.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ops::Range,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -17,9 +17,9 @@ use super::{
 };
 use crate::{
     cli::human,
-    inference::{Job, JobError, SEGMENT_BYTES_MAX, Stop},
-    node::{LocalRun, Outcome, RunError},
-    wire::{ContentKey, SegmentResult},
+    inference::{Job, SEGMENT_BYTES_MAX, Stop},
+    node::{Failure, Outcome, RunError, Runner},
+    wire::{ContentKey, PeerId, SegmentResult},
 };
 
 /// How long one look at the compute threads may take; Ctrl-C is noticed as often.
@@ -78,6 +78,8 @@ pub(super) struct Embedding {
     /// Chunks that were found in the store.
     pub(super) chunks_stored: u64,
     pub(super) chunks_computed: u64,
+    /// Chunks by who computed them in this run.
+    pub(super) workers: BTreeMap<PeerId, u64>,
 }
 
 impl Embedding {
@@ -92,6 +94,7 @@ impl Embedding {
             stop,
             chunks_stored: 0,
             chunks_computed: 0,
+            workers: BTreeMap::new(),
         }
     }
 
@@ -137,7 +140,7 @@ impl Embedding {
     ///
     /// # Errors
     /// What the store may say.
-    pub(super) fn look_up(&mut self, run: &LocalRun, fresh: bool) -> Result<u64, RunError> {
+    pub(super) fn look_up(&mut self, run: &dyn Runner, fresh: bool) -> Result<u64, RunError> {
         let mut bytes = 0;
         for document in &mut self.documents {
             for at in document.segments.clone() {
@@ -172,7 +175,7 @@ impl Embedding {
     /// [`EmbedError`] when store, model or output fail; a document that fails is none.
     pub(super) fn execute(
         &mut self,
-        run: &mut LocalRun,
+        run: &mut dyn Runner,
         sink: &mut Sink,
         model: &str,
         threads: usize,
@@ -247,8 +250,8 @@ impl Embedding {
     }
 
     fn take_in(&mut self, outcomes: Vec<Outcome>, progress: &mut Progress) {
-        for Outcome { key, result, elapsed } in outcomes {
-            if matches!(result, Err(JobError::Stopped)) {
+        for Outcome { key, result, elapsed, worker } in outcomes {
+            if result == Err(Failure::Stopped) {
                 continue;
             }
             let places = self.missing.remove(&key).unwrap_or_default();
@@ -262,21 +265,23 @@ impl Embedding {
                         if nth == 0 {
                             document.elapsed += elapsed;
                             self.chunks_computed += chunks;
+                            *self.workers.entry(worker).or_default() += chunks;
                             progress.advance(u64::from(self.segments[at].body_bytes), *chunks);
                         }
                     }
-                    Err(error) => {
+                    Err(Failure::Failed(why)) => {
                         let segment = &self.segments[at];
                         let (start, end) = (segment.offset, segment.offset + u64::from(segment.body_bytes));
-                        document.failure = Some(format!("bytes {start}..{end}: {}", human::chain(error)));
+                        document.failure = Some(format!("bytes {start}..{end}: {why}"));
                     }
+                    Err(Failure::Stopped) => {}
                 }
             }
         }
     }
 
     /// Writes a document whose results are all stored; a failed one is only named.
-    fn write(&mut self, at: usize, run: &LocalRun, sink: &mut Sink, model: &str) -> Result<(), EmbedError> {
+    fn write(&mut self, at: usize, run: &dyn Runner, sink: &mut Sink, model: &str) -> Result<(), EmbedError> {
         if self.documents[at].failure.is_some() || matches!(sink, Sink::Nothing) {
             return Ok(());
         }

@@ -1,6 +1,6 @@
 //! What a run came to: a table for a terminal, a line for a log, an object for a program.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 
@@ -31,9 +31,29 @@ pub(super) struct Summary {
     pub(super) cpu_seconds: f64,
     pub(super) peak_memory_bytes: Option<u64>,
     pub(super) model: String,
+    /// This node, where the work was shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) own: Option<String>,
+    /// Chunks that this run computed, by peer id, where the work was shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workers: Option<BTreeMap<String, u64>>,
 }
 
 impl Summary {
+    /// Who computed how much; nothing where the work was not shared or there was none.
+    pub(super) fn who(&self) -> Option<String> {
+        let workers = self.workers.as_ref().filter(|workers| !workers.is_empty())?;
+        let name = |peer: &String| match &self.own {
+            Some(own) if own == peer => "this node".to_owned(),
+            _ => peer[..8].to_owned(),
+        };
+        let parts: Vec<String> = workers
+            .iter()
+            .map(|(peer, chunks)| format!("{} {}", name(peer), human::count(*chunks, "chunk")))
+            .collect();
+        Some(format!("computed by {}", parts.join(", ")))
+    }
+
     /// The line for people.
     pub(super) fn sentence(&self) -> String {
         let mut text = format!(

@@ -65,6 +65,7 @@ fn engine(poison: &[(&str, &'static str)]) -> (Engine, Arc<Mutex<Vec<usize>>>) {
         dimension: DIMENSION,
         max_tokens: 256,
         peer,
+        tokens_done: AtomicU64::new(0),
     };
     (engine, calls)
 }

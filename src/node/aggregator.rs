@@ -1,0 +1,443 @@
+//! The aggregator: hands jobs out, takes results in, and tells whoever asked (DESIGN 5).
+//!
+//! Deliberately absent: decisions, which are the [`Ledger`]'s, and connections, which are the mesh's. The actor owns the
+//! ledger and the texts; a batch of messages is handled, then written in one transaction, and only then answered.
+
+mod client;
+mod own;
+mod results;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc::SyncSender},
+    time::{Duration, Instant},
+};
+
+pub use client::{AggregatorClient, ClientEvent};
+use results::{Arrival, Proofs};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant as TokioInstant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    compute::{Compute, ComputeEvent, SharedEngine},
+    disk::{Disk, DiskError},
+};
+use crate::{
+    proto::{
+        Attempt, LEDGER_JOBS_MAX, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker,
+    },
+    wire::{
+        ContentKey, Deliver, Delivered, Granted, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease, ModelHash,
+        PULL_WAIT_MS_MAX, Pull, SwarmId, Withdrawn,
+    },
+};
+
+/// Messages that wait for the actor: one or two of each of 256 workers. Whoever finds it full waits.
+const MESSAGES_MAX: usize = 512;
+/// Messages that share one transaction.
+const BATCH_MAX: usize = 64;
+/// Pulls that wait for work: one a worker.
+const PARKED_MAX: usize = 256;
+/// Between two signs of life of this node's own threads to its own ledger.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+/// Name of whoever asks for jobs; drawn by the node, never used twice.
+pub type ClientId = u64;
+
+/// What the actor is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A worker asks for work; the answer comes when there is some, or in time.
+    Pull(Worker, Vec<SwarmId>, Pull, oneshot::Sender<Granted>),
+    /// A worker lives.
+    Heartbeat(Worker, Heartbeat, oneshot::Sender<Withdrawn>),
+    /// A worker delivers; the answer comes after the disk has it.
+    Deliver(Worker, Vec<SwarmId>, Box<Deliver>, oneshot::Sender<Option<Delivered>>),
+    /// A worker gives back.
+    Release(Worker, Vec<Attempt>, oneshot::Sender<()>),
+    /// A worker said goodbye.
+    Left(Worker),
+    /// Somebody will ask for jobs and hear of them here.
+    Attach(ClientId, SyncSender<ClientEvent>),
+    /// And no longer: what only it had asked for is cancelled.
+    Detach(ClientId),
+    /// Jobs, each with its tokens, for members of the swarm; gives back what there is no room for.
+    Submit(ClientId, Option<SwarmId>, Vec<JobSpec>, oneshot::Sender<Vec<JobSpec>>),
+    /// Numbers for people.
+    Counts(oneshot::Sender<LedgerCounts>),
+}
+
+#[derive(Debug)]
+struct Asked {
+    spec: Arc<JobSpec>,
+    clients: Vec<ClientId>,
+    swarm: Option<SwarmId>,
+}
+
+#[derive(Debug)]
+struct Parked {
+    worker: Worker,
+    swarms: Vec<SwarmId>,
+    pull: Pull,
+    until: Instant,
+    answer: oneshot::Sender<Granted>,
+}
+
+/// The way to the actor.
+#[derive(Clone, Debug)]
+pub(super) struct AggregatorHandle(pub(super) mpsc::Sender<Message>);
+
+pub(super) struct Aggregator {
+    own: Worker,
+    ledger: Ledger,
+    disk: Disk,
+    proofs: Proofs,
+    begun: Instant,
+    jobs: BTreeMap<ContentKey, Asked>,
+    clients: BTreeMap<ClientId, SyncSender<ClientEvent>>,
+    parked: Vec<Parked>,
+    compute: Compute,
+    model: ModelHash,
+    windows: BTreeMap<u64, Vec<(Attempt, ContentKey)>>,
+    next_window: u64,
+    speed: Speed,
+    beaten: Instant,
+    batch: results::Batch,
+    engine: SharedEngine,
+}
+
+/// What an aggregator starts with.
+pub(super) struct Start {
+    pub(super) own: Worker,
+    /// The identity's secret: leases are proved with a key that is derived from it.
+    pub(super) secret: [u8; 32],
+    pub(super) disk: Disk,
+    pub(super) engine: SharedEngine,
+    /// Own compute threads; may be none.
+    pub(super) threads: usize,
+    /// Attempts of another process need not be larger, only others: a random upper half sees to that.
+    pub(super) first_attempt: Attempt,
+    pub(super) seed: u64,
+}
+
+/// Tokens per second of one thread, as a moving mean.
+#[derive(Debug, Default)]
+pub(super) struct Speed(f64);
+
+impl Speed {
+    pub(super) fn note(&mut self, tokens: u64, elapsed: Duration) {
+        if elapsed > Duration::ZERO {
+            let now = tokens as f64 / elapsed.as_secs_f64();
+            self.0 = if self.0 == 0.0 { now } else { self.0.mul_add(0.8, now * 0.2) };
+        }
+    }
+
+    pub(super) fn tokens_per_s(&self, threads: usize) -> u32 {
+        (self.0 * threads as f64) as u32
+    }
+}
+
+impl Aggregator {
+    /// Starts the actor.
+    pub(super) fn start(
+        start: Start,
+        tasks: &mut tokio::task::JoinSet<Result<(), super::NodeError>>,
+        cancelled: CancellationToken,
+    ) -> AggregatorHandle {
+        let Start { own, secret, disk, engine, threads, first_attempt, seed } = start;
+        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let (computed, events) = mpsc::channel(4 * threads.max(1));
+        let actor = Self {
+            own,
+            ledger: Ledger::new(first_attempt, seed),
+            disk,
+            proofs: Proofs::new(&secret),
+            begun: Instant::now(),
+            jobs: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            parked: Vec::new(),
+            model: engine.folder().hash(),
+            compute: Compute::new(engine.clone(), threads, computed),
+            windows: BTreeMap::new(),
+            next_window: 0,
+            speed: Speed::default(),
+            beaten: Instant::now(),
+            batch: results::Batch::default(),
+            engine,
+        };
+        tasks.spawn_local(actor.run(messages, events, cancelled));
+        AggregatorHandle(sender)
+    }
+
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        mut events: mpsc::Receiver<ComputeEvent>,
+        cancelled: CancellationToken,
+    ) -> Result<(), super::NodeError> {
+        let mut batch = Vec::with_capacity(BATCH_MAX);
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                () = cancelled.cancelled() => return Ok(()),
+                count = messages.recv_many(&mut batch, BATCH_MAX) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    for message in batch.drain(..) {
+                        self.take_in(message);
+                    }
+                }
+                Some(event) = events.recv() => self.computed(event),
+                () = wait_until(deadline) => self.tell(LedgerEvent::Tick),
+            }
+            self.keep_own_leases();
+            self.answer_parked();
+            self.feed_own_threads();
+            self.write().await?;
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.begun.elapsed().as_millis() as u64)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let ledger = self.ledger.next_deadline().map(|at| self.begun + Duration::from_millis(at.as_ms()));
+        let parked = self.parked.iter().map(|parked| parked.until).min();
+        let heartbeat = (!self.windows.is_empty()).then(|| self.beaten + HEARTBEAT);
+        ledger.into_iter().chain(parked).chain(heartbeat).min()
+    }
+
+    fn take_in(&mut self, message: Message) {
+        match message {
+            Message::Pull(worker, swarms, pull, answer) => self.park(worker, swarms, pull, answer),
+            Message::Heartbeat(worker, heartbeat, answer) => {
+                let Heartbeat { tokens_done, holding } = heartbeat;
+                let mut attempts = Vec::new();
+                for effect in self.decide(LedgerEvent::Heartbeat { worker, tokens_done, holding }) {
+                    match effect {
+                        LedgerEffect::Withdraw { attempt } => attempts.push(attempt),
+                        other => self.carry_out(other),
+                    }
+                }
+                let _ = answer.send(Withdrawn { attempts });
+            }
+            Message::Deliver(worker, swarms, deliver, answer) => {
+                self.delivered(worker, &swarms, *deliver, answer);
+            }
+            Message::Release(worker, attempts, answer) => {
+                self.tell(LedgerEvent::Release { worker, attempts });
+                let _ = answer.send(());
+            }
+            Message::Left(worker) => {
+                self.parked.retain(|parked| parked.worker != worker);
+                self.tell(LedgerEvent::Left { worker });
+            }
+            Message::Attach(client, events) => {
+                self.clients.insert(client, events);
+            }
+            Message::Detach(client) => self.detach(client),
+            Message::Submit(client, swarm, specs, answer) => {
+                let refused = self.submit(client, swarm, specs);
+                let _ = answer.send(refused);
+            }
+            Message::Counts(answer) => {
+                let _ = answer.send(self.ledger.counts());
+            }
+        }
+    }
+
+    fn submit(&mut self, client: ClientId, swarm: Option<SwarmId>, specs: Vec<JobSpec>) -> Vec<JobSpec> {
+        let mut refused = Vec::new();
+        for spec in specs {
+            let key = spec.key;
+            if let Some(asked) = self.jobs.get_mut(&key) {
+                // Somebody else asks for the same text: the first one's placement stands, which may be the narrower.
+                if !asked.clients.contains(&client) {
+                    asked.clients.push(client);
+                }
+            } else if self.jobs.len() < LEDGER_JOBS_MAX {
+                let tokens = estimated_tokens(&spec.text);
+                self.jobs.insert(key, Asked { spec: Arc::new(spec), clients: vec![client], swarm });
+                self.tell(LedgerEvent::Submit { job: key, swarm, tokens });
+            } else {
+                refused.push(spec);
+            }
+        }
+        refused
+    }
+
+    fn detach(&mut self, client: ClientId) {
+        self.clients.remove(&client);
+        let mut unwanted = Vec::new();
+        for (key, asked) in &mut self.jobs {
+            asked.clients.retain(|other| *other != client);
+            if asked.clients.is_empty() {
+                unwanted.push(*key);
+            }
+        }
+        for key in unwanted {
+            self.jobs.remove(&key);
+            self.tell(LedgerEvent::Cancel { job: key });
+        }
+    }
+
+    fn park(&mut self, worker: Worker, swarms: Vec<SwarmId>, pull: Pull, answer: oneshot::Sender<Granted>) {
+        // A worker waits once: an older question of it was given up.
+        self.parked.retain(|parked| parked.worker.peer != worker.peer && !parked.answer.is_closed());
+        if self.parked.len() >= PARKED_MAX {
+            // Dropping the answer says `full`.
+            return;
+        }
+        let wait = Duration::from_millis(u64::from(pull.wait_ms.min(PULL_WAIT_MS_MAX)));
+        self.parked.push(Parked { worker, swarms, pull, until: Instant::now() + wait, answer });
+    }
+
+    /// Gives every pull that waits what there is for it, and nothing to those whose time is over.
+    fn answer_parked(&mut self) {
+        let now = Instant::now();
+        let mut waiting = Vec::new();
+        for parked in std::mem::take(&mut self.parked) {
+            if parked.answer.is_closed() {
+                continue;
+            }
+            let leases = self.pull(&parked);
+            if leases.is_empty() && parked.until > now {
+                waiting.push(parked);
+                continue;
+            }
+            let attempts: Vec<Attempt> = leases.iter().map(|lease| lease.attempt).collect();
+            if parked.answer.send(Granted { leases }).is_err() {
+                self.tell(LedgerEvent::Release { worker: parked.worker, attempts });
+            }
+        }
+        self.parked = waiting;
+    }
+
+    fn pull(&mut self, parked: &Parked) -> Vec<Lease> {
+        let Parked { worker, swarms, pull, .. } = parked;
+        if !pull.models.contains(&self.model) {
+            return Vec::new();
+        }
+        let effects = self.decide(LedgerEvent::Pull {
+            worker: *worker,
+            swarms: Some(swarms.clone()),
+            tokens: pull.tokens,
+            jobs: usize::from(pull.jobs).min(LEASES_PER_PULL_MAX),
+            tokens_per_s: pull.budget.tokens_per_s,
+        });
+        let mut leases = Vec::new();
+        for effect in effects {
+            match effect {
+                LedgerEffect::Lease { worker, attempt, job, alone } => {
+                    let Some(asked) = self.jobs.get(&job) else { continue };
+                    let Some(swarm) = asked.swarm else { continue };
+                    leases.push(Lease {
+                        attempt,
+                        proof: self.proofs.proof(&worker.peer, attempt, &job),
+                        swarm,
+                        tokens: estimated_tokens(&asked.spec.text),
+                        alone,
+                        job: (*asked.spec).clone(),
+                    });
+                }
+                other => self.carry_out(other),
+            }
+        }
+        leases
+    }
+
+    fn delivered(
+        &mut self,
+        worker: Worker,
+        swarms: &[SwarmId],
+        deliver: Deliver,
+        answer: oneshot::Sender<Option<Delivered>>,
+    ) {
+        let Deliver { attempt, proof, job, outcome } = deliver;
+        let asked = self.jobs.get(&job);
+        let is_member = asked.and_then(|asked| asked.swarm).is_none_or(|swarm| swarms.contains(&swarm));
+        if !self.proofs.holds(&worker.peer, attempt, &job, &proof) || !is_member {
+            let _ = answer.send(None);
+            return;
+        }
+        let dimension = self.engine.folder().manifest().dimension;
+        let own = self.own.peer;
+        let (verdict, arrival) =
+            Arrival::judge(outcome, asked.map(|asked| &*asked.spec), worker.peer, own, dimension);
+        if let Verdict::Failed(reason) = &verdict {
+            tracing::warn!(peer = %worker.peer.short(), %job, reason, "job failed on a worker");
+        }
+        self.batch.arrived(attempt, arrival, Some(answer));
+        self.tell(LedgerEvent::Result { worker, attempt, job, verdict });
+    }
+
+    /// The ledger's effects of an event, carried out.
+    fn tell(&mut self, event: LedgerEvent) {
+        for effect in self.decide(event) {
+            self.carry_out(effect);
+        }
+    }
+
+    fn decide(&mut self, event: LedgerEvent) -> Vec<LedgerEffect> {
+        let mut effects = Vec::new();
+        let now = self.now();
+        self.ledger.handle(now, event, &mut effects);
+        effects
+    }
+
+    fn carry_out(&mut self, effect: LedgerEffect) {
+        match effect {
+            // Only pulls are answered with leases; they take them out before.
+            LedgerEffect::Lease { worker, attempt, .. } => {
+                self.tell(LedgerEvent::Release { worker, attempts: vec![attempt] });
+            }
+            LedgerEffect::Commit { attempt, job, worker } => {
+                let clients = self.jobs.remove(&job).map(|asked| asked.clients).unwrap_or_default();
+                self.batch.commit(attempt, job, worker.peer, clients);
+            }
+            LedgerEffect::Duplicate { attempt, .. } => self.batch.answer(attempt, Some(Delivered::NotWanted)),
+            LedgerEffect::Noted { attempt, .. } => self.batch.answer(attempt, Some(Delivered::Noted)),
+            LedgerEffect::Refuse { attempt, .. } => self.batch.answer(attempt, None),
+            // Whoever holds it lists it in its next heartbeat, and hears then that it is not wanted.
+            LedgerEffect::Withdraw { .. } => {}
+            LedgerEffect::Dead { job, reason } => {
+                tracing::warn!(%job, reason, "job is dead");
+                for client in self.jobs.remove(&job).map(|asked| asked.clients).unwrap_or_default() {
+                    self.batch.tell(client, ClientEvent::Dead { key: job, reason: reason.clone() });
+                }
+            }
+            LedgerEffect::Wake => {}
+        }
+    }
+
+    /// Writes what has arrived, and only then says so.
+    async fn write(&mut self) -> Result<(), DiskError> {
+        let (records, told) = std::mem::take(&mut self.batch).split();
+        if !records.is_empty() {
+            self.disk.call(move |store| store.put_committed(&records)).await?;
+        }
+        for client in told.carry_out(&self.clients) {
+            tracing::warn!(client, "a client that does not listen is dropped");
+            self.detach(client);
+        }
+        Ok(())
+    }
+}
+
+/// Tokens of a text, about: English has four to five bytes a token, and only proportions matter.
+fn estimated_tokens(text: &str) -> u32 {
+    u32::try_from(text.len() / 4).unwrap_or(u32::MAX).max(1)
+}
+
+/// Waits until then; for ever without a time. Cancel safe.
+pub(super) async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(TokioInstant::from_std(deadline)).await,
+        None => std::future::pending().await,
+    }
+}

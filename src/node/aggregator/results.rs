@@ -1,0 +1,175 @@
+//! Results on their way from a worker to the disk: what is checked of each, what is written together, and who is told
+//! afterwards.
+
+use std::{collections::BTreeMap, sync::mpsc::SyncSender, time::Duration};
+
+use tokio::sync::oneshot;
+
+use super::{ClientEvent, ClientId};
+use crate::{
+    proto::{Attempt, Verdict},
+    store::Committed,
+    wire::{ContentKey, Delivered, JobSpec, Outcome, PeerId, Receipt, SegmentResult, Signed},
+};
+
+/// Proves leases without remembering them, so that a result is known to be from whoever held one even after
+/// this process has started anew: a keyed hash that nobody else can make.
+pub(super) struct Proofs([u8; 32]);
+
+impl Proofs {
+    /// `secret` is the identity's own.
+    pub(super) fn new(secret: &[u8; 32]) -> Self {
+        Self(blake3::derive_key("edge 2026-11 proof of a lease, version 1", secret))
+    }
+
+    pub(super) fn proof(&self, worker: &PeerId, attempt: Attempt, job: &ContentKey) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(worker.as_bytes()).update(&attempt.to_le_bytes()).update(job.as_bytes());
+        let mut proof = [0; 16];
+        proof.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        proof
+    }
+
+    pub(super) fn holds(
+        &self,
+        worker: &PeerId,
+        attempt: Attempt,
+        job: &ContentKey,
+        proof: &[u8; 16],
+    ) -> bool {
+        // Compared as hashes, so that the time it takes tells nothing.
+        blake3::hash(&self.proof(worker, attempt, job)) == blake3::hash(proof)
+    }
+}
+
+/// A result that has passed the cheap checks.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    result: SegmentResult,
+    receipt: Option<Signed>,
+    elapsed: Duration,
+}
+
+impl Arrival {
+    /// A result of this node's own threads.
+    pub(super) fn own(result: SegmentResult, elapsed: Duration) -> Self {
+        Self { result, receipt: None, elapsed }
+    }
+
+    /// The cheap checks of DESIGN 6, for the job as it was asked for; `None` where nobody asks for it any more.
+    pub(super) fn judge(
+        outcome: Outcome,
+        spec: Option<&JobSpec>,
+        worker: PeerId,
+        aggregator: PeerId,
+        dimension: usize,
+    ) -> (Verdict, Option<Self>) {
+        let (mut result, signed) = match outcome {
+            Outcome::Failed(reason) => return (Verdict::Failed(legible(&reason)), None),
+            Outcome::Result(result, signed) => (result, signed),
+        };
+        let Some(spec) = spec else { return (Verdict::Right, None) };
+        let wrong = |what: String| (Verdict::Failed(what), None);
+        if let Err(error) = result.check(spec.text.len(), dimension) {
+            return wrong(format!("its result is wrong: {error}"));
+        }
+        if let Err(error) = result.check_text(&spec.text, spec.body_start as usize) {
+            return wrong(format!("its result is wrong: {error}"));
+        }
+        let receipt: Receipt = match signed.open(&worker) {
+            Ok(receipt) => receipt,
+            Err(error) => return wrong(format!("its receipt is wrong: {error}")),
+        };
+        if receipt.job != spec.key || receipt.result != result.hash() || receipt.aggregator != aggregator {
+            return wrong("its receipt is for something else".into());
+        }
+        result.computed_by = worker;
+        result.verified = false;
+        let elapsed = Duration::from_millis(u64::from(receipt.cpu_ms));
+        (Verdict::Right, Some(Self { result, receipt: Some(signed), elapsed }))
+    }
+}
+
+/// What a peer wrote, made fit for a terminal and a log.
+fn legible(text: &str) -> String {
+    let clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    clean[..clean.floor_char_boundary(crate::wire::REASON_BYTES_MAX)].to_owned()
+}
+
+type Answer = oneshot::Sender<Option<Delivered>>;
+
+/// What a batch of messages came to: one transaction, and then the answers.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    arrivals: BTreeMap<Attempt, (Option<Arrival>, Option<Answer>)>,
+    records: Vec<Committed>,
+    answers: Vec<(Answer, Option<Delivered>)>,
+    events: Vec<(ClientId, ClientEvent)>,
+}
+
+/// Who is to be told, once the disk has it.
+pub(super) struct Told {
+    answers: Vec<(Answer, Option<Delivered>)>,
+    events: Vec<(ClientId, ClientEvent)>,
+}
+
+impl Batch {
+    /// A delivery that the ledger will decide about next.
+    pub(super) fn arrived(&mut self, attempt: Attempt, arrival: Option<Arrival>, answer: Option<Answer>) {
+        self.arrivals.insert(attempt, (arrival, answer));
+    }
+
+    /// The ledger takes it.
+    pub(super) fn commit(
+        &mut self,
+        attempt: Attempt,
+        job: ContentKey,
+        worker: PeerId,
+        clients: Vec<ClientId>,
+    ) {
+        let Some((arrival, answer)) = self.arrivals.remove(&attempt) else { return };
+        self.answers.extend(answer.map(|answer| (answer, Some(Delivered::Accepted))));
+        let Some(Arrival { result, receipt, elapsed }) = arrival else { return };
+        let chunks = result.chunks.len() as u64;
+        let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
+        self.records.push(Committed { key: job, result, receipt });
+        for client in clients {
+            self.events.push((client, ClientEvent::Done { key: job, worker, chunks, tokens, elapsed }));
+        }
+    }
+
+    /// The ledger does not take it, or has noted it; `None` refuses.
+    pub(super) fn answer(&mut self, attempt: Attempt, answer: Option<Delivered>) {
+        if let Some((_, Some(waiting))) = self.arrivals.remove(&attempt) {
+            self.answers.push((waiting, answer));
+        }
+    }
+
+    /// Tells a client.
+    pub(super) fn tell(&mut self, client: ClientId, event: ClientEvent) {
+        self.events.push((client, event));
+    }
+
+    /// What is written first, and who is told then.
+    pub(super) fn split(self) -> (Vec<Committed>, Told) {
+        (self.records, Told { answers: self.answers, events: self.events })
+    }
+}
+
+impl Told {
+    /// Tells them; gives the clients that are gone, or do not listen.
+    pub(super) fn carry_out(self, clients: &BTreeMap<ClientId, SyncSender<ClientEvent>>) -> Vec<ClientId> {
+        for (waiting, answer) in self.answers {
+            // A worker that is gone asks again.
+            let _ = waiting.send(answer);
+        }
+        let mut deaf = Vec::new();
+        for (client, event) in self.events {
+            let is_told = clients.get(&client).is_some_and(|events| events.try_send(event).is_ok());
+            if !is_told && !deaf.contains(&client) {
+                deaf.push(client);
+            }
+        }
+        deaf
+    }
+}

@@ -1,0 +1,486 @@
+//! The mesh: connections to members of our swarms, who they are and what they may (DESIGN 2 and 4).
+//!
+//! Deliberately absent: decisions, which are [`Dialer`]'s and `proto::membership`'s, and work, which goes from a
+//! connection straight to the aggregator. The actor owns swarms and links; reading and writing streams is done by
+//! tasks, which tell it what came of it.
+
+mod greet;
+mod judge;
+mod link;
+mod peers;
+mod serve;
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use ed25519_dalek::SigningKey;
+use greet::{Greeted, Greeting};
+use link::{Choice, Link, choose};
+pub use peers::PeerInfo;
+use serve::{Desk, Standing};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    NodeError,
+    aggregator::{AggregatorHandle, Message as ToAggregator, wait_until},
+    ask::{ANSWER_WAIT, AskError, ask},
+    disk::Disk,
+    worker::{Message as ToWorker, WorkerHandle},
+};
+use crate::{
+    discovery::Sighting,
+    proto::{
+        Dialer, Dialled, Origin, Timestamp, Worker,
+        membership::{SwarmRecord, Swarms},
+    },
+    transport::{CloseCode, Closed, Connection, Endpoint, TransportError},
+    wire::{Admitted, Credential, JoinRequest, PeerId, PeersAsked, PeersTold, Refusal, SwarmId},
+};
+
+/// Messages that wait for the actor.
+const MESSAGES_MAX: usize = 256;
+/// Connections at most, strangers included: workers that an aggregator serves (DESIGN 4).
+const LINKS_MAX: usize = 256;
+/// Connections of peers that share nothing with us: they may ask to join, and go.
+const STRANGERS_MAX: usize = 32;
+/// How long a stranger may stay.
+const STRANGER_STAYS: Duration = Duration::from_secs(30);
+/// How long a peer has to close one of two connections that it dialled.
+const DUPLICATE_WAIT: Duration = Duration::from_secs(1);
+/// A connection on which nobody is introduced in this time is closed.
+const GREETING_WAIT: Duration = Duration::from_secs(30);
+
+/// What the actor is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A peer with an invite asks to be let in.
+    Join(PeerId, Box<JoinRequest>, oneshot::Sender<Result<Box<Admitted>, Refusal>>),
+    /// A member lags.
+    Renew(PeerId, Box<Credential>, oneshot::Sender<Result<Box<Admitted>, Refusal>>),
+    /// A member asks who else is there.
+    PeersAsked(PeerId, oneshot::Sender<PeersTold>),
+    /// A member leaves a swarm of ours.
+    LeftSwarm(PeerId, SwarmId),
+    /// Somebody announces itself on the LAN, or no more.
+    Sighted(Sighting),
+    /// An address to try.
+    Learn(SocketAddr, Option<PeerId>, Origin),
+    /// The swarms, for people and commands.
+    Swarms(oneshot::Sender<Vec<SwarmRecord>>),
+    /// Links, for people.
+    Peers(oneshot::Sender<Vec<PeerInfo>>),
+    /// Goodbye to all.
+    Leave(oneshot::Sender<()>),
+}
+
+/// What a task came back with.
+#[derive(Debug)]
+enum Event {
+    /// A connection was made, or not; with the address where this node dialled.
+    Met(Option<SocketAddr>, Result<(Connection, Greeted), MeetError>),
+    /// Of two connections that the same peer dialled, it has kept this one.
+    Chosen(Connection, Greeted),
+    /// A connection has ended.
+    Ended(PeerId, u64, Closed),
+    /// A stranger's time is over.
+    Expired(PeerId, u64),
+    /// An answer to a request to join, or to be renewed.
+    Admission(PeerId, SwarmId, Result<Box<Admitted>, AskError>),
+    /// Other members, as the one at this address tells.
+    Told(SocketAddr, PeersTold),
+    Nothing,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MeetError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("no introduction")]
+    Greeting(#[from] AskError),
+    #[error("no introduction in time")]
+    Late,
+}
+
+/// The way to the actor.
+#[derive(Clone, Debug)]
+pub(super) struct MeshHandle(pub(super) mpsc::Sender<Message>);
+
+pub(super) struct Mesh {
+    key: SigningKey,
+    me: PeerId,
+    boot: [u8; 16],
+    endpoint: Rc<Endpoint>,
+    swarms: Swarms,
+    links: BTreeMap<PeerId, Link>,
+    next_link: u64,
+    dialer: Dialer,
+    sighted: BTreeMap<String, Vec<SocketAddr>>,
+    disk: Disk,
+    worker: WorkerHandle,
+    aggregator: AggregatorHandle,
+    desk: Rc<Desk>,
+    tasks: JoinSet<Event>,
+    begun: Instant,
+}
+
+/// What a mesh starts with.
+pub(super) struct Start {
+    pub(super) key: SigningKey,
+    pub(super) boot: [u8; 16],
+    pub(super) endpoint: Endpoint,
+    pub(super) disk: Disk,
+    pub(super) worker: WorkerHandle,
+    pub(super) aggregator: AggregatorHandle,
+    pub(super) seed: u64,
+}
+
+impl Mesh {
+    /// Starts the actor with what the store knows of swarms and members.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub(super) async fn start(
+        start: Start,
+        tasks: &mut JoinSet<Result<(), NodeError>>,
+        cancelled: CancellationToken,
+    ) -> Result<MeshHandle, NodeError> {
+        let Start { key, boot, endpoint, disk, worker, aggregator, seed } = start;
+        let ((records, _), met) = disk.call(|store| Ok((store.swarms()?, store.met()?))).await?;
+        let mut swarms = Swarms::default();
+        for record in records {
+            if let Err(error) = swarms.put(record) {
+                tracing::error!(%error, "a swarm is left out");
+            }
+        }
+        let me = endpoint.peer_id();
+        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let desk = Rc::new(Desk { aggregator: aggregator.clone(), mesh: sender.clone() });
+        let mut actor = Self {
+            key,
+            me,
+            boot,
+            endpoint: Rc::new(endpoint),
+            swarms,
+            links: BTreeMap::new(),
+            next_link: 0,
+            dialer: Dialer::new(me, seed),
+            sighted: BTreeMap::new(),
+            disk,
+            worker,
+            aggregator,
+            desk,
+            tasks: JoinSet::new(),
+            begun: Instant::now(),
+        };
+        for (peer, addresses) in met {
+            for address in addresses {
+                actor.dialer.learn(actor.now(), address, Some(peer), Origin::Remembered);
+            }
+        }
+        actor.learn_tickets();
+        tasks.spawn_local(actor.run(messages, cancelled));
+        Ok(MeshHandle(sender))
+    }
+
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        cancelled: CancellationToken,
+    ) -> Result<(), NodeError> {
+        let endpoint = Rc::clone(&self.endpoint);
+        loop {
+            self.dial();
+            let deadline = self.dialer.next_deadline();
+            let deadline = deadline.map(|at| self.begun + Duration::from_millis(at.as_ms()));
+            tokio::select! {
+                () = cancelled.cancelled() => return Ok(()),
+                message = messages.recv() => match message {
+                    Some(Message::Leave(answer)) => {
+                        self.endpoint.close(CloseCode::Leaving);
+                        self.endpoint.wait_idle().await;
+                        let _ = answer.send(());
+                        return Ok(());
+                    }
+                    Some(message) => self.take_in(message).await?,
+                    None => return Ok(()),
+                },
+                arrival = endpoint.accept() => match arrival {
+                    Some(arrival) if self.links.len() < LINKS_MAX + STRANGERS_MAX => {
+                        let greeting = self.greeting();
+                        self.tasks.spawn_local(async move {
+                            let met = async {
+                                let connection = arrival.establish().await?;
+                                let greeted = greeting.accept(&connection).await?;
+                                Ok((connection, greeted))
+                            };
+                            Event::Met(None, in_time(met).await)
+                        });
+                    }
+                    Some(arrival) => arrival.refuse(),
+                    None => return Ok(()),
+                },
+                Some(event) = self.tasks.join_next() => {
+                    // A task that panicked is a bug of ours; its connection was dropped with it.
+                    if let Ok(event) = event {
+                        self.happened(event).await?;
+                    }
+                }
+                () = wait_until(deadline) => {}
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.begun.elapsed().as_millis() as u64)
+    }
+
+    fn greeting(&self) -> Greeting {
+        Greeting::new(self.me, self.boot, &self.swarms)
+    }
+
+    /// A node that is in no swarm dials nobody.
+    fn dial(&mut self) {
+        if self.swarms.iter().next().is_none() || self.links.len() >= LINKS_MAX {
+            return;
+        }
+        for (address, expected) in self.dialer.due(self.now()) {
+            let (endpoint, greeting) = (Rc::clone(&self.endpoint), self.greeting());
+            self.tasks.spawn_local(async move {
+                let met = async {
+                    let connection = endpoint.dial(address, expected).await?;
+                    let greeted = greeting.open(&connection).await?;
+                    Ok((connection, greeted))
+                };
+                Event::Met(Some(address), in_time(met).await)
+            });
+        }
+    }
+
+    async fn take_in(&mut self, message: Message) -> Result<(), NodeError> {
+        match message {
+            Message::Join(peer, request, answer) => self.admit(peer, &request, answer).await,
+            Message::Renew(peer, credential, answer) => self.renew(peer, &credential, answer).await,
+            Message::LeftSwarm(peer, swarm) => self.left(peer, swarm).await,
+            Message::PeersAsked(peer, answer) => {
+                let _ = answer.send(self.peers_for(&peer));
+                Ok(())
+            }
+            Message::Sighted(Sighting::Found { label, addresses }) => {
+                // Any number that stands for the label alone.
+                let hash = blake3::hash(label.as_bytes());
+                let node = u64::from_le_bytes(std::array::from_fn(|at| hash.as_bytes()[at]));
+                self.dialer.sighted(self.now(), node, &addresses);
+                self.sighted.insert(label, addresses);
+                Ok(())
+            }
+            Message::Sighted(Sighting::Lost { label }) => {
+                for address in self.sighted.remove(&label).unwrap_or_default() {
+                    self.dialer.forget(&address);
+                }
+                Ok(())
+            }
+            Message::Learn(address, expected, origin) => {
+                self.dialer.learn(self.now(), address, expected, origin);
+                Ok(())
+            }
+            Message::Swarms(answer) => {
+                let _ = answer.send(self.swarms.iter().cloned().collect());
+                Ok(())
+            }
+            Message::Peers(answer) => {
+                let _ = answer.send(self.peers());
+                Ok(())
+            }
+            Message::Leave(_) => Ok(()),
+        }
+    }
+
+    async fn happened(&mut self, event: Event) -> Result<(), NodeError> {
+        match event {
+            Event::Met(dialled, Ok((connection, greeted))) => self.met(dialled, connection, greeted).await,
+            Event::Met(dialled, Err(error)) => {
+                if let Some(address) = dialled {
+                    let how = match &error {
+                        MeetError::Transport(TransportError::Oneself { .. }) => Dialled::Oneself,
+                        _ => Dialled::Failed,
+                    };
+                    tracing::debug!(%address, %error, "not met");
+                    self.dialer.ended(self.now(), &address, how);
+                } else {
+                    tracing::debug!(%error, "an arrival was not met");
+                }
+                Ok(())
+            }
+            Event::Chosen(connection, greeted) => {
+                let swarms = self.judge(connection.peer(), &greeted.credentials).await?;
+                if let Some(before) = self.links.get(&connection.peer()) {
+                    before.connection.close(CloseCode::Duplicate);
+                }
+                self.take(connection, greeted, swarms).await
+            }
+            Event::Ended(peer, id, closed) => self.ended(peer, id, closed).await,
+            Event::Expired(peer, id) => {
+                if let Some(link) = self.links.get(&peer)
+                    && link.id == id
+                    && link.standing.swarms.borrow().is_empty()
+                {
+                    link.connection.close(CloseCode::Refused);
+                }
+                Ok(())
+            }
+            Event::Admission(peer, swarm, answer) => self.admission(peer, swarm, answer).await,
+            Event::Told(teller, told) => {
+                self.told(&teller, told);
+                Ok(())
+            }
+            Event::Nothing => Ok(()),
+        }
+    }
+
+    /// Two nodes know each other's keys and what each has shown.
+    async fn met(
+        &mut self,
+        dialled: Option<SocketAddr>,
+        connection: Connection,
+        greeted: Greeted,
+    ) -> Result<(), NodeError> {
+        let peer = connection.peer();
+        let swarms = self.judge(peer, &greeted.credentials).await?;
+        if let Some(address) = dialled {
+            let how = if swarms.is_empty() { Dialled::Stranger(peer) } else { Dialled::Member(peer) };
+            self.dialer.ended(self.now(), &address, how);
+        }
+        if let Some(before) = self.links.get(&peer) {
+            match choose(self.me, before, &connection, &greeted) {
+                Choice::Newer => before.connection.close(CloseCode::Duplicate),
+                Choice::Older => {
+                    connection.close(CloseCode::Duplicate);
+                    return Ok(());
+                }
+                Choice::Theirs => {
+                    self.tasks.spawn_local(async move {
+                        tokio::time::sleep(DUPLICATE_WAIT).await;
+                        if connection.is_closed() {
+                            Event::Nothing
+                        } else {
+                            Event::Chosen(connection, greeted)
+                        }
+                    });
+                    return Ok(());
+                }
+            }
+        }
+        self.take(connection, greeted, swarms).await
+    }
+
+    /// Makes a connection the one to its peer.
+    async fn take(
+        &mut self,
+        connection: Connection,
+        greeted: Greeted,
+        swarms: Vec<SwarmId>,
+    ) -> Result<(), NodeError> {
+        let (peer, address) = (connection.peer(), connection.remote());
+        let strangers = self.links.values().filter(|link| link.standing.swarms.borrow().is_empty()).count();
+        if swarms.is_empty() && strangers >= STRANGERS_MAX {
+            connection.close(CloseCode::Full);
+            return Ok(());
+        }
+        self.ask_to_renew(&connection, &greeted.credentials);
+        let id = self.link(connection.clone(), greeted, swarms.clone());
+        if swarms.is_empty() {
+            self.ask_to_join(&connection);
+            self.tasks.spawn_local(async move {
+                tokio::time::sleep(STRANGER_STAYS).await;
+                Event::Expired(peer, id)
+            });
+            return Ok(());
+        }
+        tracing::info!(peer = %peer.short(), %address, swarms = swarms.len(), "peer connected");
+        self.dialer.connected(peer);
+        if connection.dialled_by_us() {
+            self.disk.call(move |store| store.remember(&peer, address)).await?;
+        }
+        self.tell_worker(ToWorker::Connected(peer, connection.clone())).await;
+        self.tasks.spawn_local(async move {
+            let told = ask::<_, PeersTold>(&connection, &PeersAsked {}, ANSWER_WAIT).await;
+            told.map_or(Event::Nothing, |told| Event::Told(address, told))
+        });
+        Ok(())
+    }
+
+    /// Takes a connection in and serves it; gives the link's name.
+    fn link(&mut self, connection: Connection, greeted: Greeted, swarms: Vec<SwarmId>) -> u64 {
+        let peer = connection.peer();
+        let id = self.next_link;
+        self.next_link += 1;
+        let worker = Worker { peer, boot: greeted.boot };
+        let standing = Rc::new(Standing { worker, swarms: RefCell::new(swarms) });
+        let service = {
+            let (connection, standing, desk) =
+                (connection.clone(), Rc::clone(&standing), Rc::clone(&self.desk));
+            self.tasks.spawn_local(async move {
+                tokio::select! {
+                    () = serve::serve(connection.clone(), standing, desk) => {}
+                    _ = connection.closed() => {}
+                }
+                Event::Ended(peer, id, connection.closed().await)
+            })
+        };
+        let Greeted { credentials, program, .. } = greeted;
+        let since = Instant::now();
+        self.links.insert(peer, Link { id, connection, standing, credentials, program, since, service });
+        id
+    }
+
+    async fn ended(&mut self, peer: PeerId, id: u64, closed: Closed) -> Result<(), NodeError> {
+        if self.links.get(&peer).is_none_or(|link| link.id != id) {
+            return Ok(());
+        }
+        let Some(link) = self.links.remove(&peer) else { return Ok(()) };
+        link.service.abort();
+        let was_member = !link.standing.swarms.borrow().is_empty();
+        self.dialer.lost(self.now(), &peer);
+        if !was_member {
+            return Ok(());
+        }
+        tracing::info!(peer = %peer.short(), %closed, "peer gone");
+        self.tell_worker(ToWorker::Disconnected(peer)).await;
+        if closed == Closed::ByPeer(CloseCode::Leaving) {
+            // An actor that has ended takes the node down by itself.
+            let _ = self.aggregator.0.send(ToAggregator::Left(link.standing.worker)).await;
+        }
+        Ok(())
+    }
+
+    async fn tell_worker(&self, message: ToWorker) {
+        // An actor that has ended takes the node down by itself.
+        let _ = self.worker.0.send(message).await;
+    }
+
+    fn learn_tickets(&mut self) {
+        let now = self.now();
+        for record in self.swarms.iter() {
+            for (peer, addresses) in record.ticket().into_iter().flat_map(|ticket| ticket.admitters()) {
+                for &address in addresses {
+                    self.dialer.learn(now, address, Some(*peer), Origin::Ticket);
+                }
+            }
+        }
+    }
+}
+
+async fn in_time(
+    met: impl Future<Output = Result<(Connection, Greeted), MeetError>>,
+) -> Result<(Connection, Greeted), MeetError> {
+    tokio::time::timeout(GREETING_WAIT, met).await.unwrap_or(Err(MeetError::Late))
+}

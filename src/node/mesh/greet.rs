@@ -1,0 +1,107 @@
+//! The first exchange on a connection: who are you, what do we share (DESIGN 2).
+
+use std::time::Duration;
+
+use crate::node::ask::{ANSWER_WAIT, AskError, SEND_WAIT, answer};
+use crate::{
+    proto::membership::Swarms,
+    transport::{Connection, Exchange},
+    wire::{
+        self, CREDENTIALS_MAX, Credential, Hello, Introduction, Message, PROGRAM_BYTES_MAX, PeerId,
+        SwarmSecret, TAGS,
+    },
+};
+
+/// Longest wait for a peer that has connected to say something.
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+
+/// What this node shows of its swarms, as they are when a connection is made.
+#[derive(Clone, Debug)]
+pub(super) struct Greeting {
+    me: PeerId,
+    boot: [u8; 16],
+    /// Newest swarms' secrets with what is shown to whoever knows one.
+    swarms: Vec<(Vec<SwarmSecret>, Credential)>,
+}
+
+/// What the peer showed.
+#[derive(Clone, Debug)]
+pub(super) struct Greeted {
+    pub(super) boot: [u8; 16],
+    pub(super) program: String,
+    pub(super) credentials: Vec<Credential>,
+}
+
+impl Greeting {
+    pub(super) fn new(me: PeerId, boot: [u8; 16], swarms: &Swarms) -> Self {
+        let shown = swarms.iter().filter_map(|record| {
+            let secrets = record.secrets().iter().map(|epoch| epoch.secret.clone()).collect();
+            Some((secrets, record.credential()?))
+        });
+        Self { me, boot, swarms: shown.take(CREDENTIALS_MAX).collect() }
+    }
+
+    /// As the one that dialled.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub(super) async fn open(&self, connection: &Connection) -> Result<Greeted, AskError> {
+        let mut exchange = connection.open().await?;
+        send(&mut exchange, &self.hello(connection)).await?;
+        let theirs: Hello = answer(&mut exchange, ANSWER_WAIT).await?;
+        send(&mut exchange, &self.introduction(connection, &theirs)).await?;
+        exchange.finish()?;
+        let shown: Introduction = answer(&mut exchange, ANSWER_WAIT).await?;
+        Ok(greeted(theirs, shown))
+    }
+
+    /// As the one that was dialled.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub(super) async fn accept(&self, connection: &Connection) -> Result<Greeted, AskError> {
+        let accepted = tokio::time::timeout(FIRST_WAIT, connection.accept()).await;
+        let mut exchange = accepted.map_err(|_| AskError::Nothing)??;
+        let theirs: Hello = answer(&mut exchange, FIRST_WAIT).await?;
+        send(&mut exchange, &self.hello(connection)).await?;
+        let shown: Introduction = answer(&mut exchange, ANSWER_WAIT).await?;
+        send(&mut exchange, &self.introduction(connection, &theirs)).await?;
+        exchange.finish()?;
+        Ok(greeted(theirs, shown))
+    }
+
+    fn hello(&self, connection: &Connection) -> Hello {
+        let exporter = connection.exporter();
+        let secrets = self.swarms.iter().flat_map(|(secrets, _)| secrets);
+        let mut tags: Vec<[u8; 16]> =
+            secrets.map(|secret| secret.tag(&exporter, &self.me)).take(TAGS).collect();
+        // What fills up must look like what it hides among. Without entropy there would be no connection either.
+        while tags.len() < TAGS {
+            let mut tag = [0; 16];
+            let _ = getrandom::fill(&mut tag);
+            tags.push(tag);
+        }
+        tags.sort_unstable();
+        Hello { boot: self.boot, program: env!("CARGO_PKG_VERSION").to_owned(), tags }
+    }
+
+    /// Credentials of the swarms whose secret the peer has shown to know, and of no other.
+    fn introduction(&self, connection: &Connection, theirs: &Hello) -> Introduction {
+        let (exporter, peer) = (connection.exporter(), connection.peer());
+        let is_shared = |secret: &SwarmSecret| theirs.tags.contains(&secret.tag(&exporter, &peer));
+        let shared = self.swarms.iter().filter(|(secrets, _)| secrets.iter().any(is_shared));
+        Introduction { credentials: shared.map(|(_, credential)| credential.clone()).collect() }
+    }
+}
+
+fn greeted(hello: Hello, shown: Introduction) -> Greeted {
+    let mut program: String = hello.program.chars().filter(char::is_ascii_graphic).collect();
+    program.truncate(PROGRAM_BYTES_MAX);
+    let mut credentials = shown.credentials;
+    credentials.truncate(CREDENTIALS_MAX);
+    Greeted { boot: hello.boot, program, credentials }
+}
+
+async fn send<M: Message>(exchange: &mut Exchange, message: &M) -> Result<(), AskError> {
+    Ok(exchange.send(&wire::encode(message), M::BYTES_MAX, SEND_WAIT).await?)
+}

@@ -1,0 +1,239 @@
+//! Who is a member: what peers show, who is let in, who is brought up to date. Whatever a decision changes is on the
+//! disk before anybody hears of it.
+
+use std::net::SocketAddr;
+
+use tokio::sync::oneshot;
+
+use super::{Event, Mesh};
+use crate::{
+    node::{
+        NodeError,
+        aggregator::Message as ToAggregator,
+        ask::{ANSWER_WAIT, AskError, SEND_WAIT},
+        wall_clock_ms,
+        worker::Message as ToWorker,
+    },
+    proto::{
+        Origin,
+        membership::{Decided, Role, Seen, Stranger, SwarmRecord},
+    },
+    transport::{CloseCode, Connection},
+    wire::{
+        self, Admitted, Credential, JoinRequest, Message, NotAdmitted, PEERS_TOLD_MAX, PeerId, PeersTold,
+        Refusal, Renew, SwarmId,
+    },
+};
+
+type Answer = oneshot::Sender<Result<Box<Admitted>, Refusal>>;
+
+impl Mesh {
+    /// The swarms of which the peer has shown to be a member. Where it knows a newer epoch it is asked for it.
+    pub(super) async fn judge(
+        &mut self,
+        peer: PeerId,
+        credentials: &[Credential],
+    ) -> Result<Vec<SwarmId>, NodeError> {
+        let mut shared = Vec::new();
+        for credential in credentials {
+            let id = credential.founding.id();
+            let Some(record) = self.swarms.get(&id) else { continue };
+            match record.is_member(peer, credential) {
+                Ok(decided) => {
+                    self.keep(decided).await?;
+                    shared.push(id);
+                }
+                Err(error) => tracing::warn!(peer = %peer.short(), %error, "not taken for a member"),
+            }
+        }
+        Ok(shared)
+    }
+
+    /// Writes a changed record before it counts.
+    pub(super) async fn keep<A>(&mut self, decided: Decided<A>) -> Result<A, NodeError> {
+        let Decided { record, answer } = decided;
+        if let Some(record) = record {
+            self.replace(record).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn replace(&mut self, record: SwarmRecord) -> Result<(), NodeError> {
+        let kept = record.clone();
+        self.disk.call(move |store| store.put_swarm(&kept)).await?;
+        if let Err(error) = self.swarms.put(record) {
+            tracing::error!(%error, "a swarm is not kept");
+        }
+        Ok(())
+    }
+
+    /// Lets a peer in that brings an invite of ours, or says why not.
+    pub(super) async fn admit(
+        &mut self,
+        peer: PeerId,
+        request: &JoinRequest,
+        waiting: Answer,
+    ) -> Result<(), NodeError> {
+        let decided = match self.swarms.get(&request.swarm) {
+            Some(record) => record.admit(&self.key, request, peer, wall_clock_ms()),
+            None => Err(Refusal::NotAdmitting),
+        };
+        let answer = match decided {
+            Ok(decided) => Ok(Box::new(self.keep(decided).await?)),
+            Err(refusal) => Err(refusal),
+        };
+        let how = answer.as_ref().map_or_else(ToString::to_string, |_| "admitted".to_owned());
+        tracing::info!(peer = %peer.short(), swarm = %request.swarm.short(), how, "a peer asked to join");
+        let _ = waiting.send(answer);
+        Ok(())
+    }
+
+    /// Brings a member up to date.
+    pub(super) async fn renew(
+        &mut self,
+        peer: PeerId,
+        credential: &Credential,
+        waiting: Answer,
+    ) -> Result<(), NodeError> {
+        let decided = match self.swarms.get(&credential.founding.id()) {
+            Some(record) => record.renew(&self.key, peer, credential),
+            None => Err(Stranger::CanNotJudge),
+        };
+        let answer = match decided {
+            Ok(decided) => Ok(Box::new(self.keep(decided).await?)),
+            Err(stranger) => Err(stranger.refusal()),
+        };
+        let _ = waiting.send(answer);
+        Ok(())
+    }
+
+    /// The founder hears that a member has left.
+    pub(super) async fn left(&mut self, peer: PeerId, swarm: SwarmId) -> Result<(), NodeError> {
+        if let Some(record) = self.swarms.get(&swarm)
+            && record.role() == Role::Founder
+            && let Ok(decided) = record.left(peer)
+        {
+            self.keep(decided).await?;
+        }
+        if let Some(link) = self.links.get(&peer) {
+            link.standing.swarms.borrow_mut().retain(|id| *id != swarm);
+        }
+        Ok(())
+    }
+
+    /// Asks a peer that is one of the admitters of a ticket of ours.
+    pub(super) fn ask_to_join(&mut self, connection: &Connection) {
+        let peer = connection.peer();
+        let requests: Vec<JoinRequest> = self
+            .swarms
+            .iter()
+            .filter_map(|record| Some((record.id(), record.ticket()?)))
+            .filter(|(_, ticket)| ticket.invite().by == peer)
+            .map(|(swarm, ticket)| JoinRequest { swarm, invite: ticket.invite().clone() })
+            .collect();
+        for request in requests {
+            let (connection, swarm) = (connection.clone(), request.swarm);
+            self.tasks.spawn_local(async move {
+                Event::Admission(peer, swarm, ask_admission(&connection, &request).await)
+            });
+        }
+    }
+
+    /// Asks a member that knows a newer epoch than this node.
+    pub(super) fn ask_to_renew(&mut self, connection: &Connection, credentials: &[Credential]) {
+        let peer = connection.peer();
+        for shown in credentials {
+            let swarm = shown.founding.id();
+            let Some(record) = self.swarms.get(&swarm) else { continue };
+            let lags = match record.is_member(peer, shown) {
+                Ok(decided) => decided.answer == Seen::Ahead,
+                Err(error) => matches!(error, Stranger::Ahead { .. }),
+            };
+            let Some(credential) = record.credential().filter(|_| lags) else { continue };
+            let connection = connection.clone();
+            self.tasks.spawn_local(async move {
+                Event::Admission(peer, swarm, ask_admission(&connection, &Renew { credential }).await)
+            });
+        }
+    }
+
+    /// An answer to either.
+    pub(super) async fn admission(
+        &mut self,
+        peer: PeerId,
+        swarm: SwarmId,
+        answer: Result<Box<Admitted>, AskError>,
+    ) -> Result<(), NodeError> {
+        let Some(record) = self.swarms.get(&swarm) else { return Ok(()) };
+        let name = record.founding().name.clone();
+        let admitted = match answer {
+            Ok(admitted) => admitted,
+            // Where it was not heard, it is asked again on the next connection.
+            Err(error) if !matches!(error, AskError::NotAdmitted(_)) => {
+                tracing::debug!(swarm = %name, peer = %peer.short(), %error, "admission not answered");
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::warn!(swarm = %name, peer = %peer.short(), %error, "not admitted");
+                return Ok(());
+            }
+        };
+        match record.take_up(&admitted) {
+            Ok(decided) => {
+                self.keep(decided).await?;
+                tracing::info!(swarm = %name, "this node is a member");
+                // Who we are has changed: the connection begins anew, with an introduction.
+                if let Some(link) = self.links.get(&peer) {
+                    link.connection.close(CloseCode::Duplicate);
+                }
+                self.judge_links().await?;
+                self.dialer.retry_all(self.now());
+            }
+            Err(error) => tracing::warn!(swarm = %name, peer = %peer.short(), %error, "admission refused"),
+        }
+        Ok(())
+    }
+
+    /// Judges all links anew, after our swarms have changed.
+    pub(super) async fn judge_links(&mut self) -> Result<(), NodeError> {
+        let peers: Vec<PeerId> = self.links.keys().copied().collect();
+        for peer in peers {
+            let Some(link) = self.links.get(&peer) else { continue };
+            let credentials = link.credentials.clone();
+            let swarms = self.judge(peer, &credentials).await?;
+            let Some(link) = self.links.get(&peer) else { continue };
+            let was_member = !link.standing.swarms.replace(swarms.clone()).is_empty();
+            if was_member && swarms.is_empty() {
+                link.connection.close(CloseCode::Refused);
+                let worker = link.standing.worker;
+                let _ = self.aggregator.0.send(ToAggregator::Left(worker)).await;
+                self.tell_worker(ToWorker::Disconnected(peer)).await;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn told(&mut self, teller: &SocketAddr, told: PeersTold) {
+        let now = self.now();
+        for told in told.peers.into_iter().take(PEERS_TOLD_MAX) {
+            if crate::discovery::is_dialable(&told.address.ip(), &teller.ip()) {
+                self.dialer.learn(now, told.address, Some(told.peer), Origin::Told);
+            }
+        }
+    }
+}
+
+/// Asks to be let in, or to be brought up to date.
+async fn ask_admission<Q: Message>(connection: &Connection, question: &Q) -> Result<Box<Admitted>, AskError> {
+    let mut exchange = connection.open().await?;
+    exchange.send(&wire::encode(question), Q::BYTES_MAX, SEND_WAIT).await?;
+    exchange.finish()?;
+    let Some(frame) = exchange.receive(Admitted::BYTES_MAX, ANSWER_WAIT).await? else {
+        return Err(AskError::Nothing);
+    };
+    if wire::kind(&frame)? == NotAdmitted::KIND {
+        let NotAdmitted { refusal } = wire::decode(&frame)?;
+        return Err(AskError::NotAdmitted(refusal));
+    }
+    Ok(Box::new(wire::decode(&frame)?))
+}

@@ -1,0 +1,367 @@
+//! A node on a thread of its own: starts the actors, watches them, drains them in order.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc as std_mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use ed25519_dalek::SigningKey;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{JoinSet, LocalSet},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AggregatorClient, NodeError, WorkerCounts,
+    aggregator::{Aggregator, AggregatorHandle, Message as ToAggregator, Start as AggregatorStart},
+    compute::SharedEngine,
+    disk::Disk,
+    mesh::{Mesh, MeshHandle, Message as ToMesh, PeerInfo, Start as MeshStart},
+    worker::{Message as ToWorker, Start as WorkerStart, Worker, WorkerHandle},
+};
+use crate::{
+    discovery::{Announce, BootstrapAddress, Interfaces, Mdns, Sightings},
+    inference::ModelFolder,
+    proto::{LedgerCounts, Origin, Worker as WorkerId, membership::SwarmRecord},
+    store::{Identity, Store},
+    transport::{Endpoint, Listen},
+    wire::PeerId,
+};
+
+/// Longest wait for the worker to give back or deliver what it has.
+const DRAIN_WAIT: Duration = Duration::from_secs(12);
+/// Longest wait for peers to hear the goodbye.
+const LEAVE_WAIT: Duration = Duration::from_secs(5);
+/// Before a host name that does not resolve is tried again.
+const RESOLVE_AGAIN: Duration = Duration::from_secs(30);
+
+/// How a node takes part.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// UDP port on which it listens, on all addresses of the machine.
+    pub port: u16,
+    /// Threads that compute for others.
+    pub lent_threads: usize,
+    /// Threads that compute what is asked for here.
+    pub own_threads: usize,
+    /// Whether it announces itself and looks for others on the LAN.
+    pub mdns: bool,
+    /// Nodes whose addresses its owner gave.
+    pub bootstrap: Vec<BootstrapAddress>,
+}
+
+/// Everything that `edge status` shows.
+#[derive(Clone, Debug)]
+pub struct NodeStatus {
+    /// Who this is.
+    pub peer: PeerId,
+    /// UDP port.
+    pub port: u16,
+    /// The queue of work for others.
+    pub worker: WorkerCounts,
+    /// The ledger of work asked for here.
+    pub aggregator: LedgerCounts,
+    /// Connected members.
+    pub peers: Vec<PeerInfo>,
+    /// Swarms.
+    pub swarms: Vec<SwarmRecord>,
+}
+
+#[derive(Clone)]
+struct Handles {
+    disk: Disk,
+    aggregator: AggregatorHandle,
+    worker: WorkerHandle,
+    mesh: MeshHandle,
+    peer: PeerId,
+    port: u16,
+}
+
+/// A running node. Dropping it drains it and waits.
+pub struct Node {
+    handles: Option<Handles>,
+    stop: CancellationToken,
+    thread: Option<JoinHandle<Result<(), NodeError>>>,
+    store: Option<JoinHandle<Store>>,
+    clients: AtomicU64,
+}
+
+impl Node {
+    /// Starts a node over an open store, whose directory's lock the caller holds until the node has ended. Returns when
+    /// it listens; peers are found after that.
+    ///
+    /// # Errors
+    /// [`NodeError`]: the port, a thread, or the store.
+    pub fn start(
+        store: Store,
+        identity: &Identity,
+        folder: ModelFolder,
+        options: NodeOptions,
+    ) -> Result<Self, NodeError> {
+        let key = identity.signing_key().clone();
+        let stop = CancellationToken::new();
+        let (ready, started) = std_mpsc::sync_channel(1);
+        let body = {
+            let stop = stop.clone();
+            move || -> Result<(), NodeError> {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .map_err(NodeError::Thread)?;
+                runtime.block_on(LocalSet::new().run_until(run(store, key, folder, options, stop, ready)))
+            }
+        };
+        let thread = thread::Builder::new().name("node".into()).spawn(body).map_err(NodeError::Thread)?;
+        match started.recv() {
+            Ok((handles, store)) => {
+                let (handles, thread, store) = (Some(handles), Some(thread), Some(store));
+                Ok(Self { handles, stop, thread, store, clients: AtomicU64::new(0) })
+            }
+            Err(_) => match thread.join() {
+                Ok(Err(error)) => Err(error),
+                _ => Err(NodeError::Ended),
+            },
+        }
+    }
+
+    /// UDP port on which it listens.
+    pub fn port(&self) -> u16 {
+        self.handles.as_ref().map_or(0, |handles| handles.port)
+    }
+
+    /// The store. All clones must be gone before the node is dropped.
+    ///
+    /// # Errors
+    /// [`NodeError::Ended`].
+    pub fn disk(&self) -> Result<Disk, NodeError> {
+        self.handles.as_ref().map(|handles| handles.disk.clone()).ok_or(NodeError::Ended)
+    }
+
+    /// A way to ask for jobs.
+    ///
+    /// # Errors
+    /// [`NodeError::Ended`].
+    pub fn client(&self) -> Result<AggregatorClient, NodeError> {
+        let handles = self.handles.as_ref().ok_or(NodeError::Ended)?;
+        let id = self.clients.fetch_add(1, Ordering::Relaxed);
+        AggregatorClient::attach(id, handles.aggregator.clone()).ok_or(NodeError::Ended)
+    }
+
+    /// Everything that `edge status` shows. Blocks for a moment.
+    ///
+    /// # Errors
+    /// [`NodeError::Ended`].
+    pub fn status(&self) -> Result<NodeStatus, NodeError> {
+        let handles = self.handles.as_ref().ok_or(NodeError::Ended)?;
+        let gone = |_| NodeError::Ended;
+        Ok(NodeStatus {
+            peer: handles.peer,
+            port: handles.port,
+            worker: asked(&handles.worker.0, ToWorker::Counts)?,
+            aggregator: asked(&handles.aggregator.0, ToAggregator::Counts)?,
+            peers: asked(&handles.mesh.0, ToMesh::Peers).map_err(gone)?,
+            swarms: asked(&handles.mesh.0, ToMesh::Swarms).map_err(gone)?,
+        })
+    }
+
+    /// Whether it has ended by itself: then [`Node::stop`] says why.
+    pub fn is_over(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Gives back what is not begun, delivers what is done, says goodbye, and waits for all that, within limits.
+    ///
+    /// # Errors
+    /// [`NodeError`]: why it had ended by itself.
+    pub fn stop(mut self) -> Result<(), NodeError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), NodeError> {
+        self.handles = None;
+        self.stop.cancel();
+        let ended = match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(NodeError::Ended),
+            None => Ok(()),
+        };
+        // Whoever holds the directory's lock must not let go of it before the store is closed.
+        if let Some(store) = self.store.take() {
+            let _ = store.join();
+        }
+        ended
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(%error, "node ended");
+        }
+    }
+}
+
+/// One question to an actor, from a thread without a runtime.
+fn asked<M, A>(
+    actor: &mpsc::Sender<M>,
+    question: impl FnOnce(oneshot::Sender<A>) -> M,
+) -> Result<A, NodeError> {
+    let (answer, answered) = oneshot::channel();
+    actor.blocking_send(question(answer)).map_err(|_| NodeError::Ended)?;
+    answered.blocking_recv().map_err(|_| NodeError::Ended)
+}
+
+async fn run(
+    store: Store,
+    key: SigningKey,
+    folder: ModelFolder,
+    options: NodeOptions,
+    stop: CancellationToken,
+    ready: std_mpsc::SyncSender<(Handles, JoinHandle<Store>)>,
+) -> Result<(), NodeError> {
+    let endpoint =
+        Endpoint::bind(&key, Listen { address: None, port: options.port }).map_err(NodeError::Transport)?;
+    let (peer, port) = (endpoint.peer_id(), endpoint.local_port());
+    let (disk, store_thread) = Disk::start(store).map_err(NodeError::Thread)?;
+    let engine = SharedEngine::new(folder, peer);
+    let boot: [u8; 16] = entropy()?;
+    let cancelled = CancellationToken::new();
+    let mut actors = JoinSet::new();
+    let aggregator = Aggregator::start(
+        AggregatorStart {
+            own: WorkerId { peer, boot },
+            secret: key.to_bytes(),
+            disk: disk.clone(),
+            engine: engine.clone(),
+            threads: options.own_threads,
+            first_attempt: u64::from(u32::from_le_bytes(entropy()?)) << 32,
+            seed: u64::from_le_bytes(entropy()?),
+        },
+        &mut actors,
+        cancelled.clone(),
+    );
+    let worker = WorkerStart {
+        key: key.clone(),
+        disk: disk.clone(),
+        engine,
+        threads: options.lent_threads,
+        seed: u64::from_le_bytes(entropy()?),
+    };
+    let worker = Worker::start(worker, &mut actors, cancelled.clone()).await?;
+    let seed = u64::from_le_bytes(entropy()?);
+    let (disk_of_mesh, worker_of_mesh) = (disk.clone(), worker.clone());
+    let start = MeshStart {
+        key,
+        boot,
+        endpoint,
+        disk: disk_of_mesh,
+        worker: worker_of_mesh,
+        aggregator: aggregator.clone(),
+        seed,
+    };
+    let mesh = Mesh::start(start, &mut actors, cancelled.clone()).await?;
+    let mdns = if options.mdns { announce(port, &mesh, &mut actors) } else { None };
+    for address in options.bootstrap {
+        actors.spawn_local(find_bootstrap(address, mesh.clone(), cancelled.clone()));
+    }
+    tracing::info!(peer = %peer.short(), port, "node listens");
+    let handles = Handles { disk, aggregator, worker: worker.clone(), mesh: mesh.clone(), peer, port };
+    if ready.send((handles, store_thread)).is_err() {
+        return Err(NodeError::Ended);
+    }
+    let ended = loop {
+        tokio::select! {
+            () = stop.cancelled() => break Ok(()),
+            // An actor ends early only where it can not go on; without it the node is none.
+            Some(result) = actors.join_next() => match result {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => break Err(error),
+                Err(_) => break Err(NodeError::Ended),
+            },
+        }
+    };
+    drain(&worker, &mesh, mdns).await;
+    cancelled.cancel();
+    drop((worker, mesh));
+    while actors.join_next().await.is_some() {}
+    ended
+}
+
+/// In order: nothing new is begun and what waits is given back or delivered; then nobody finds this node any more; then
+/// goodbye.
+async fn drain(worker: &WorkerHandle, mesh: &MeshHandle, mdns: Option<Mdns>) {
+    let (answer, drained) = oneshot::channel();
+    if worker.0.send(ToWorker::Drain(answer)).await.is_ok() {
+        let _ = timeout(DRAIN_WAIT, drained).await;
+    }
+    if let Some(mdns) = mdns {
+        mdns.withdraw().await;
+    }
+    let (answer, left) = oneshot::channel();
+    if mesh.0.send(ToMesh::Leave(answer)).await.is_ok() {
+        let _ = timeout(LEAVE_WAIT, left).await;
+    }
+}
+
+/// Announces this node on the LAN, where that is possible.
+fn announce(port: u16, mesh: &MeshHandle, actors: &mut JoinSet<Result<(), NodeError>>) -> Option<Mdns> {
+    let label = data_encoding::HEXLOWER.encode(&entropy::<8>().ok()?);
+    match Mdns::start(Announce { label, port }, Interfaces::Lan) {
+        Ok((mdns, sightings)) => {
+            actors.spawn_local(pass_on(sightings, mesh.clone()));
+            Some(mdns)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "this node is not found by mDNS");
+            None
+        }
+    }
+}
+
+async fn pass_on(mut sightings: Sightings, mesh: MeshHandle) -> Result<(), NodeError> {
+    while let Some(sighting) = sightings.next().await {
+        if mesh.0.send(ToMesh::Sighted(sighting)).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Resolves a name until it resolves.
+async fn find_bootstrap(
+    address: BootstrapAddress,
+    mesh: MeshHandle,
+    cancelled: CancellationToken,
+) -> Result<(), NodeError> {
+    loop {
+        match address.resolve().await {
+            Ok(found) => {
+                for at in found {
+                    let learn: (SocketAddr, Option<PeerId>) = (at, Some(address.peer));
+                    // A mesh that has ended takes the node down by itself.
+                    let _ = mesh.0.send(ToMesh::Learn(learn.0, learn.1, Origin::Bootstrap)).await;
+                }
+                return Ok(());
+            }
+            Err(error) => tracing::warn!(%error, "bootstrap node not found"),
+        }
+        tokio::select! {
+            () = cancelled.cancelled() => return Ok(()),
+            () = tokio::time::sleep(RESOLVE_AGAIN) => {}
+        }
+    }
+}
+
+fn entropy<const N: usize>() -> Result<[u8; N], NodeError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| NodeError::Thread(io::Error::other(error)))?;
+    Ok(bytes)
+}

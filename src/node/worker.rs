@@ -1,0 +1,463 @@
+//! The worker: pulls jobs from aggregators of its swarms, runs them, delivers what they came to (DESIGN 5).
+//!
+//! Deliberately absent: decisions, which are the [`Queue`]'s, and connections, which are the mesh's. What the queue wants
+//! kept is on the disk before anything that relies on it leaves this actor.
+
+mod windows;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use ed25519_dalek::SigningKey;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    NodeError,
+    aggregator::{Speed, wait_until},
+    ask::{ANSWER_WAIT, AskError, ask},
+    compute::{Compute, ComputeEvent, SharedEngine},
+    disk::{Disk, DiskError},
+};
+use crate::{
+    proto::{
+        Backoff, Delivery, Grant, ItemId, ItemState, Queue, QueueCounts, QueueEffect, QueueEvent, Timestamp,
+    },
+    store::{LeasedJob, QueueWrite},
+    transport::Connection,
+    wire::{
+        Budget, Done, Granted, HOLDING_MAX, Heartbeat, Holding, Outcome, PULL_WAIT_MS_MAX, PeerId,
+        PowerSource, Pull, REASON_BYTES_MAX, Release, Stage, SwarmId, Withdrawn,
+    },
+};
+
+/// Messages that wait for the actor.
+const MESSAGES_MAX: usize = 128;
+/// Between two heartbeats while leases are out.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+/// How much longer than the long poll its answer may take.
+const PULL_GRACE: Duration = Duration::from_secs(15);
+/// Before an aggregator that refused or failed is asked again.
+const PULL_AGAIN: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(60) };
+/// Longest wait for what runs and for deliveries when the node ends; below systemd's TimeoutStopSec.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// What the actor is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// A member of a swarm of ours can be asked for work.
+    Connected(PeerId, Connection),
+    /// It can not any more.
+    Disconnected(PeerId),
+    /// Numbers for people.
+    Counts(oneshot::Sender<WorkerCounts>),
+    /// The node ends; answered when everything is given back or delivered, or time is over.
+    Drain(oneshot::Sender<()>),
+}
+
+/// Numbers for people.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerCounts {
+    /// The queue.
+    pub queue: QueueCounts,
+    /// Threads that compute for others.
+    pub threads: usize,
+    /// Their speed together; 0 where it is not known.
+    pub tokens_per_s: u32,
+    /// Jobs computed for others since the start.
+    pub jobs_done: u64,
+    /// Tokens computed for others since the start.
+    pub tokens_done: u64,
+}
+
+/// What a task of the actor came back with.
+#[derive(Debug)]
+enum Answer {
+    Pulled(PeerId, Result<Granted, AskError>),
+    Beaten(PeerId, Result<Withdrawn, AskError>),
+    Delivered(ItemId, Delivery),
+    Released,
+}
+
+struct Aggregator {
+    connection: Connection,
+    is_pulling: bool,
+    failures: u32,
+    not_before: Instant,
+}
+
+/// What is known of an item while it runs.
+struct Running {
+    swarm: SwarmId,
+    aggregator: PeerId,
+}
+
+/// The way to the actor.
+#[derive(Clone, Debug)]
+pub(super) struct WorkerHandle(pub(super) mpsc::Sender<Message>);
+
+pub(super) struct Worker {
+    key: SigningKey,
+    queue: Queue,
+    disk: Disk,
+    engine: SharedEngine,
+    compute: Compute,
+    speed: Speed,
+    threads: usize,
+    begun: Instant,
+    aggregators: BTreeMap<PeerId, Aggregator>,
+    running: BTreeMap<ItemId, Running>,
+    windows: BTreeMap<u64, Vec<ItemId>>,
+    outcomes: BTreeMap<ItemId, Outcome>,
+    /// Items that were none, of windows that run.
+    unsound: Vec<(u64, ItemId, String)>,
+    empty_windows: Vec<u64>,
+    tasks: JoinSet<Answer>,
+    beaten: Instant,
+    rng: fastrand::Rng,
+    counts: WorkerCounts,
+    draining: Option<(Instant, oneshot::Sender<()>)>,
+}
+
+/// What a worker starts with.
+pub(super) struct Start {
+    pub(super) key: SigningKey,
+    pub(super) disk: Disk,
+    pub(super) engine: SharedEngine,
+    /// Threads that compute for others; may be none.
+    pub(super) threads: usize,
+    pub(super) seed: u64,
+}
+
+impl Worker {
+    /// Starts the actor with what the store had kept.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub(super) async fn start(
+        start: Start,
+        tasks: &mut JoinSet<Result<(), NodeError>>,
+        cancelled: CancellationToken,
+    ) -> Result<WorkerHandle, NodeError> {
+        let Start { key, disk, engine, threads, seed } = start;
+        let items = disk
+            .call(|store| {
+                store.tidy_queue()?;
+                store.queue()
+            })
+            .await?;
+        let mut effects = Vec::new();
+        let queue = Queue::restore(items, Timestamp::default(), seed, &mut effects);
+        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let (computed, events) = mpsc::channel(4 * threads.max(1));
+        let mut actor = Self {
+            key,
+            queue,
+            disk,
+            compute: Compute::new(engine.clone(), threads, computed),
+            engine,
+            speed: Speed::default(),
+            threads,
+            begun: Instant::now(),
+            aggregators: BTreeMap::new(),
+            running: BTreeMap::new(),
+            windows: BTreeMap::new(),
+            outcomes: BTreeMap::new(),
+            unsound: Vec::new(),
+            empty_windows: Vec::new(),
+            tasks: JoinSet::new(),
+            beaten: Instant::now(),
+            rng: fastrand::Rng::with_seed(seed),
+            counts: WorkerCounts::default(),
+            draining: None,
+        };
+        actor.carry_out(effects, &[]).await?;
+        actor.set_budget().await?;
+        tasks.spawn_local(actor.run(messages, events, cancelled));
+        Ok(WorkerHandle(sender))
+    }
+
+    async fn run(
+        mut self,
+        mut messages: mpsc::Receiver<Message>,
+        mut events: mpsc::Receiver<ComputeEvent>,
+        cancelled: CancellationToken,
+    ) -> Result<(), NodeError> {
+        loop {
+            let deadline = self.deadline();
+            tokio::select! {
+                () = cancelled.cancelled() => return Ok(()),
+                message = messages.recv() => match message {
+                    Some(message) => self.take_in(message).await?,
+                    None => return Ok(()),
+                },
+                Some(event) = events.recv() => self.computed(event).await?,
+                Some(answer) = self.tasks.join_next() => {
+                    // A task that panicked is a bug of ours; its item waits for the next connection.
+                    if let Ok(answer) = answer {
+                        self.answered(answer).await?;
+                    }
+                }
+                () = wait_until(deadline) => self.tell(QueueEvent::Tick).await?,
+            }
+            self.end_empty_windows().await?;
+            self.beat();
+            self.pull();
+            if self.is_drained() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.begun.elapsed().as_millis() as u64)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let queue = self.queue.next_deadline().map(|at| self.begun + Duration::from_millis(at.as_ms()));
+        let heartbeat = self.holds_any().then(|| self.beaten + HEARTBEAT);
+        let pulls = self.wants_any().then(|| {
+            let resting = self.aggregators.values().filter(|aggregator| !aggregator.is_pulling);
+            resting.map(|aggregator| aggregator.not_before).min()
+        });
+        let drained = self.draining.as_ref().map(|(until, _)| *until);
+        queue.into_iter().chain(heartbeat).chain(pulls.flatten()).chain(drained).min()
+    }
+
+    fn holds_any(&self) -> bool {
+        self.queue.aggregators().iter().any(|peer| self.aggregators.contains_key(peer))
+    }
+
+    fn wants_any(&self) -> bool {
+        self.queue.wanted().1 > 0
+    }
+
+    async fn take_in(&mut self, message: Message) -> Result<(), NodeError> {
+        match message {
+            Message::Connected(peer, connection) => {
+                let not_before = Instant::now();
+                let aggregator = Aggregator { connection, is_pulling: false, failures: 0, not_before };
+                self.aggregators.insert(peer, aggregator);
+                self.tell(QueueEvent::Connected { aggregator: peer }).await
+            }
+            Message::Disconnected(peer) => {
+                self.aggregators.remove(&peer);
+                self.tell(QueueEvent::Disconnected { aggregator: peer }).await
+            }
+            Message::Counts(answer) => {
+                let _ = answer.send(WorkerCounts {
+                    queue: self.queue.counts(),
+                    threads: self.threads,
+                    tokens_per_s: self.speed.tokens_per_s(self.threads),
+                    ..self.counts
+                });
+                Ok(())
+            }
+            Message::Drain(answer) => {
+                self.draining = Some((Instant::now() + DRAIN_MAX, answer));
+                self.compute.stop();
+                self.tell(QueueEvent::Drain).await
+            }
+        }
+    }
+
+    /// Whether there is nothing more to wait for.
+    fn is_drained(&mut self) -> bool {
+        let Some((until, _)) = &self.draining else { return false };
+        let counts = self.queue.counts();
+        let reachable = self.queue.aggregators().iter().any(|peer| self.aggregators.contains_key(peer));
+        let is_busy = counts.running > 0 || (counts.outbox > 0 && reachable) || !self.tasks.is_empty();
+        if is_busy && Instant::now() < *until {
+            return false;
+        }
+        if let Some((_, answer)) = self.draining.take() {
+            let _ = answer.send(());
+        }
+        true
+    }
+
+    async fn set_budget(&mut self) -> Result<(), NodeError> {
+        let (threads, tokens_per_s) = (self.threads, self.speed.tokens_per_s(self.threads));
+        self.tell(QueueEvent::Budget { threads, tokens_per_s }).await
+    }
+
+    async fn answered(&mut self, answer: Answer) -> Result<(), NodeError> {
+        match answer {
+            Answer::Pulled(peer, answer) => self.pulled(peer, answer).await,
+            Answer::Beaten(aggregator, Ok(Withdrawn { attempts })) if !attempts.is_empty() => {
+                self.tell(QueueEvent::Withdrawn { aggregator, attempts }).await
+            }
+            Answer::Beaten(peer, Err(error)) => {
+                tracing::debug!(peer = %peer.short(), %error, "heartbeat missed");
+                Ok(())
+            }
+            Answer::Delivered(id, delivery) => self.tell(QueueEvent::Delivered { id, delivery }).await,
+            Answer::Beaten(..) | Answer::Released => Ok(()),
+        }
+    }
+
+    async fn pulled(&mut self, peer: PeerId, answer: Result<Granted, AskError>) -> Result<(), NodeError> {
+        let Some(aggregator) = self.aggregators.get_mut(&peer) else { return Ok(()) };
+        aggregator.is_pulling = false;
+        let leases = match answer {
+            Ok(Granted { leases }) => leases,
+            Err(error) => {
+                aggregator.failures = aggregator.failures.saturating_add(1);
+                let told = match &error {
+                    AskError::Refused(refused) => Duration::from_millis(u64::from(refused.retry_ms)),
+                    _ => Duration::ZERO,
+                };
+                let wait = PULL_AGAIN.wait(aggregator.failures, &mut self.rng).max(told.min(PULL_AGAIN.cap));
+                aggregator.not_before = Instant::now() + wait;
+                tracing::debug!(peer = %peer.short(), %error, "pull failed");
+                return Ok(());
+            }
+        };
+        aggregator.failures = 0;
+        let grants = leases.iter().enumerate().map(|(index, lease)| Grant {
+            attempt: lease.attempt,
+            proof: lease.proof,
+            key: lease.job.key,
+            // What it weighs is seen here, whatever the aggregator says.
+            tokens: lease.tokens.min(lease.job.text.len() as u32).max(1),
+            alone: lease.alone,
+            index,
+        });
+        let event = QueueEvent::Granted { aggregator: peer, grants: grants.collect() };
+        let jobs: Vec<LeasedJob> =
+            leases.into_iter().map(|lease| LeasedJob { swarm: lease.swarm, job: lease.job }).collect();
+        let mut effects = Vec::new();
+        self.queue.handle(self.now(), event, &mut effects);
+        self.carry_out(effects, &jobs).await?;
+        Ok(())
+    }
+
+    /// Asks every aggregator that is not being asked, where there is room.
+    fn pull(&mut self) {
+        let (tokens, jobs) = self.queue.wanted();
+        if jobs == 0 || self.draining.is_some() {
+            return;
+        }
+        let pull = Pull {
+            budget: Budget {
+                threads: u16::try_from(self.threads).unwrap_or(u16::MAX),
+                duty_permille: 1000,
+                tokens_per_s: self.speed.tokens_per_s(self.threads),
+                power: PowerSource::Unknown,
+                lasts_s: None,
+            },
+            models: vec![self.engine.folder().hash()],
+            tokens,
+            jobs: u16::try_from(jobs).unwrap_or(u16::MAX),
+            wait_ms: PULL_WAIT_MS_MAX,
+        };
+        let now = Instant::now();
+        for (&peer, aggregator) in &mut self.aggregators {
+            if aggregator.is_pulling || aggregator.not_before > now {
+                continue;
+            }
+            aggregator.is_pulling = true;
+            let (connection, pull) = (aggregator.connection.clone(), pull.clone());
+            let wait = Duration::from_millis(u64::from(PULL_WAIT_MS_MAX)) + PULL_GRACE;
+            self.tasks.spawn_local(async move { Answer::Pulled(peer, ask(&connection, &pull, wait).await) });
+        }
+    }
+
+    fn beat(&mut self) {
+        if self.beaten.elapsed() < HEARTBEAT || !self.holds_any() {
+            return;
+        }
+        self.beaten = Instant::now();
+        let tokens_done = self.engine.tokens_done();
+        for peer in self.queue.aggregators() {
+            let Some(aggregator) = self.aggregators.get(&peer) else { continue };
+            let holding = self.queue.holding(&peer).into_iter().take(HOLDING_MAX);
+            let holding = holding.map(|(attempt, state)| Holding { attempt, stage: stage(state) }).collect();
+            let (connection, heartbeat) = (aggregator.connection.clone(), Heartbeat { tokens_done, holding });
+            self.tasks.spawn_local(async move {
+                Answer::Beaten(peer, ask(&connection, &heartbeat, ANSWER_WAIT).await)
+            });
+        }
+    }
+
+    async fn tell(&mut self, event: QueueEvent) -> Result<(), NodeError> {
+        let mut effects = Vec::new();
+        self.queue.handle(self.now(), event, &mut effects);
+        Ok(self.carry_out(effects, &[]).await?)
+    }
+
+    /// Carries out effects in their order; those of the disk that follow each other share a transaction.
+    async fn carry_out(&mut self, effects: Vec<QueueEffect>, jobs: &[LeasedJob]) -> Result<(), DiskError> {
+        let mut steps = Vec::new();
+        for effect in effects {
+            match effect {
+                QueueEffect::Store { id, item, grant } => {
+                    let Some(job) = jobs.get(grant) else { continue };
+                    steps.push(QueueWrite::Store(id, item, job.clone()));
+                }
+                QueueEffect::Keep { id, item } => steps.push(QueueWrite::Keep(id, item)),
+                QueueEffect::Computed { id } => {
+                    let outcome = self.outcomes.remove(&id);
+                    if let (Some(outcome), Some(item)) = (outcome, self.queue.item(id)) {
+                        steps.push(QueueWrite::Computed(id, item.clone(), outcome));
+                    }
+                }
+                QueueEffect::Failed { id, reason } => {
+                    if let Some(item) = self.queue.item(id) {
+                        steps.push(QueueWrite::Computed(
+                            id,
+                            item.clone(),
+                            Outcome::Failed(shortened(reason)),
+                        ));
+                    }
+                }
+                QueueEffect::Remove { id } => steps.push(QueueWrite::Remove(id)),
+                QueueEffect::Run { window, ids } => {
+                    self.write(&mut steps).await?;
+                    self.start_window(window, ids).await?;
+                }
+                QueueEffect::Deliver { id, aggregator, .. } => {
+                    self.write(&mut steps).await?;
+                    self.deliver(id, aggregator);
+                }
+                QueueEffect::Release { aggregator, attempts } => {
+                    self.write(&mut steps).await?;
+                    let Some(aggregator) = self.aggregators.get(&aggregator) else { continue };
+                    let (connection, release) = (aggregator.connection.clone(), Release { attempts });
+                    self.tasks.spawn_local(async move {
+                        // Where it is not heard, the next heartbeat does not list them.
+                        let _: Result<Done, _> = ask(&connection, &release, ANSWER_WAIT).await;
+                        Answer::Released
+                    });
+                }
+            }
+        }
+        self.write(&mut steps).await
+    }
+
+    async fn write(&self, steps: &mut Vec<QueueWrite>) -> Result<(), DiskError> {
+        let steps = std::mem::take(steps);
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.disk.call(move |store| store.write_queue(&steps)).await
+    }
+}
+
+fn stage(state: ItemState) -> Stage {
+    match state {
+        ItemState::Queued => Stage::Queued,
+        ItemState::Running => Stage::Running,
+        ItemState::Computed => Stage::Computed,
+    }
+}
+
+fn shortened(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    reason
+}

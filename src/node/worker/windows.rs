@@ -1,0 +1,186 @@
+//! A window on its way through the compute threads, and its results to whoever asked.
+
+use std::{error::Error, time::Duration};
+
+use super::{Answer, Running, Worker};
+use crate::{
+    inference::{Computed, Job, JobError},
+    node::{
+        NodeError,
+        ask::{ANSWER_WAIT, AskError, ask},
+        compute::ComputeEvent,
+        disk::{Disk, DiskError},
+    },
+    proto::{Delivery, Item, ItemId, QueueEvent},
+    transport::Connection,
+    wire::{Deliver, Delivered, Outcome, PeerId, Receipt, RefusalReason, SegmentResult, Signed},
+};
+
+/// How an item's run ended, as the queue takes it: `Err(None)` was stopped.
+type Ended = (ItemId, Result<(), Option<String>>);
+
+impl Worker {
+    /// Reads the jobs of a window and hands them to the threads. What is none fails at once, alone.
+    pub(super) async fn start_window(&mut self, window: u64, ids: Vec<ItemId>) -> Result<(), DiskError> {
+        let read = ids.clone();
+        let jobs = self
+            .disk
+            .call(move |store| read.iter().map(|&id| store.queued_job(id)).collect::<Result<Vec<_>, _>>())
+            .await?;
+        let model = self.engine.folder().hash();
+        let prefix = self.engine.folder().manifest().prefix.document.clone();
+        let (mut sound, mut specs) = (Vec::new(), Vec::new());
+        for (id, leased) in ids.into_iter().zip(jobs) {
+            let Some(aggregator) = self.queue.item(id).map(|item| item.aggregator) else { continue };
+            let job = match leased {
+                Some(leased) => {
+                    self.running.insert(id, Running { swarm: leased.swarm, aggregator });
+                    Job::from_spec(leased.job, &model, &prefix).map_err(|error| error.to_string())
+                }
+                None => Err("its text was damaged on the worker's disk".to_owned()),
+            };
+            match job {
+                Ok(job) => {
+                    sound.push(id);
+                    specs.push(job);
+                }
+                Err(reason) => self.unsound.push((window, id, reason)),
+            }
+        }
+        self.windows.insert(window, sound);
+        if specs.is_empty() {
+            self.empty_windows.push(window);
+        } else {
+            self.compute.run(window, specs);
+        }
+        Ok(())
+    }
+
+    /// Windows of which no item could be run have ended at once.
+    pub(super) async fn end_empty_windows(&mut self) -> Result<(), NodeError> {
+        while let Some(window) = self.empty_windows.pop() {
+            self.windows.remove(&window);
+            let outcomes = self.failed_at_once(window);
+            self.tell(QueueEvent::Ended { window, outcomes }).await?;
+        }
+        Ok(())
+    }
+
+    fn failed_at_once(&mut self, window: u64) -> Vec<Ended> {
+        let mut outcomes = Vec::new();
+        self.unsound.retain(|(of, id, reason)| {
+            if *of == window {
+                outcomes.push((*id, Err(Some(reason.clone()))));
+            }
+            *of != window
+        });
+        outcomes
+    }
+
+    pub(super) async fn computed(&mut self, event: ComputeEvent) -> Result<(), NodeError> {
+        match event {
+            ComputeEvent::Ready(threads) => {
+                let Err(error) = self.compute.ready(threads) else { return Ok(()) };
+                let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+                tracing::error!(error = %error, "this node can not compute for others");
+                let reason = format!("{error}{source}");
+                for (window, ids) in std::mem::take(&mut self.windows) {
+                    let mut outcomes = self.failed_at_once(window);
+                    outcomes.extend(ids.into_iter().map(|id| (id, Err(Some(reason.clone())))));
+                    self.tell(QueueEvent::Ended { window, outcomes }).await?;
+                }
+                self.threads = 0;
+                self.set_budget().await
+            }
+            ComputeEvent::Computed(window, computed) => {
+                let ids = self.windows.remove(&window).unwrap_or_default();
+                self.compute.feed();
+                let mut outcomes = self.failed_at_once(window);
+                for (id, computed) in ids.into_iter().zip(computed) {
+                    outcomes.push((id, self.outcome(id, computed)));
+                }
+                self.tell(QueueEvent::Ended { window, outcomes }).await?;
+                if self.draining.is_some() { Ok(()) } else { self.set_budget().await }
+            }
+        }
+    }
+
+    fn outcome(&mut self, id: ItemId, computed: Computed) -> Result<(), Option<String>> {
+        let Computed { result, elapsed, .. } = computed;
+        let running = self.running.remove(&id);
+        match (result, running, self.queue.item(id)) {
+            (Ok(result), Some(running), Some(item)) => {
+                let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
+                self.speed.note(tokens, elapsed);
+                self.counts.jobs_done += 1;
+                self.counts.tokens_done += tokens;
+                let receipt = receipt(&result, &running, item, tokens, elapsed);
+                let signed = Signed::sign(&self.key, &receipt);
+                self.outcomes.insert(id, Outcome::Result(result, signed));
+                Ok(())
+            }
+            (Err(JobError::Stopped), ..) => Err(None),
+            (Err(error), ..) => {
+                let source = error.source().map(|source| format!(": {source}"));
+                Err(Some(format!("{error}{}", source.unwrap_or_default())))
+            }
+            (Ok(_), ..) => Err(None),
+        }
+    }
+
+    /// Sends a result from the disk.
+    pub(super) fn deliver(&mut self, id: ItemId, aggregator: PeerId) {
+        let connection = self.aggregators.get(&aggregator).map(|aggregator| aggregator.connection.clone());
+        let (item, disk) = (self.queue.item(id).cloned(), self.disk.clone());
+        self.tasks.spawn_local(async move {
+            let delivery = match (connection, item) {
+                (Some(connection), Some(item)) => delivered(&connection, &disk, id, &item).await,
+                _ => Delivery::Missed,
+            };
+            Answer::Delivered(id, delivery)
+        });
+    }
+}
+
+fn receipt(
+    result: &SegmentResult,
+    running: &Running,
+    item: &Item,
+    tokens: u64,
+    elapsed: Duration,
+) -> Receipt {
+    Receipt {
+        job: item.key,
+        result: result.hash(),
+        aggregator: running.aggregator,
+        swarm: running.swarm,
+        tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
+        cpu_ms: u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX),
+        energy: None,
+    }
+}
+
+/// One delivery: whatever the aggregator answers, it is over; without an answer it comes again.
+async fn delivered(connection: &Connection, disk: &Disk, id: ItemId, item: &Item) -> Delivery {
+    let outcome = match disk.call(move |store| store.outcome(id)).await {
+        Ok(Some(outcome)) => outcome,
+        // Damaged on our disk: the lease ends, and somebody computes it again.
+        Ok(None) => return Delivery::Ended,
+        Err(_) => return Delivery::Missed,
+    };
+    let deliver = Deliver { attempt: item.attempt, proof: item.proof, job: item.key, outcome };
+    match ask::<_, Delivered>(connection, &deliver, ANSWER_WAIT).await {
+        Ok(answer) => {
+            tracing::debug!(job = %item.key, ?answer, "delivered");
+            Delivery::Ended
+        }
+        Err(AskError::Refused(refused)) if refused.reason == RefusalReason::Wrong => {
+            tracing::warn!(job = %item.key, "the aggregator knows nothing of this lease");
+            Delivery::Ended
+        }
+        Err(error) => {
+            tracing::debug!(job = %item.key, %error, "delivery missed");
+            Delivery::Missed
+        }
+    }
+}
