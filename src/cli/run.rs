@@ -93,5 +93,5 @@ pub(super) fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<E
         talk::say("giving back what is not begun, delivering what is done");
     }
     node.stop()?;
-    Ok(if was_asked { Exit::Interrupted } else { Exit::Unable })
+    Ok(if was_asked { Exit::Done } else { Exit::Unable })
 }

@@ -174,6 +174,10 @@ fn join(ticket: &str, mut store: Store, identity: &Identity, context: &Context) 
         role = swarms.iter().find(|record| record.id() == id).map_or(Role::Pending, SwarmRecord::role);
     }
     node.stop()?;
+    if role == Role::Pending && stop.is_asked() {
+        talk::say(&format!("{name}: pending; `edge run` goes on trying"));
+        return Ok(Exit::Interrupted);
+    }
     if role == Role::Pending {
         talk::say(&format!("{name}: pending; nobody who admits was reached, `edge run` goes on trying"));
     } else {
@@ -380,7 +384,8 @@ fn port(context: &Context, store: &mut Store) -> anyhow::Result<u16> {
     }
     let before = store.port()?;
     let port = free_port(before.unwrap_or(0))?;
-    if before != Some(port) {
+    // Where the usual one is taken for once, tickets and peers still know it.
+    if before.is_none() {
         store.put_port(port)?;
     }
     Ok(port)

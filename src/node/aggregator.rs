@@ -9,7 +9,7 @@ mod results;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, mpsc::SyncSender},
+    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,7 @@ use crate::{
     proto::{
         Attempt, LEDGER_JOBS_MAX, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker,
     },
+    store::{Found, Store},
     wire::{
         ContentKey, Deliver, Delivered, Granted, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease, ModelHash,
         PULL_WAIT_MS_MAX, Pull, SwarmId, Withdrawn,
@@ -41,21 +42,42 @@ const MESSAGES_MAX: usize = 512;
 const BATCH_MAX: usize = 64;
 /// Pulls that wait for work: one a worker.
 const PARKED_MAX: usize = 256;
+/// Between two looks at what has become possible while nothing happened.
+const LOOK: Duration = Duration::from_secs(3);
 /// Between two signs of life of this node's own threads to its own ledger.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
 /// Name of whoever asks for jobs; drawn by the node, never used twice.
 pub type ClientId = u64;
 
+/// The swarms that a peer has shown to be a member of. They change while it is connected, and whoever holds this
+/// sees that: a pull that waits gets no text of a swarm that its worker has left meanwhile.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shared(Arc<Mutex<Vec<SwarmId>>>);
+
+impl Shared {
+    pub(super) fn new(swarms: Vec<SwarmId>) -> Self {
+        Self(Arc::new(Mutex::new(swarms)))
+    }
+
+    pub(super) fn get(&self) -> Vec<SwarmId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set(&self, swarms: Vec<SwarmId>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = swarms;
+    }
+}
+
 /// What the actor is told.
 #[derive(Debug)]
 pub(super) enum Message {
     /// A worker asks for work; the answer comes when there is some, or in time.
-    Pull(Worker, Vec<SwarmId>, Pull, oneshot::Sender<Granted>),
+    Pull(Worker, Shared, Pull, oneshot::Sender<Granted>),
     /// A worker lives.
     Heartbeat(Worker, Heartbeat, oneshot::Sender<Withdrawn>),
     /// A worker delivers; the answer comes after the disk has it.
-    Deliver(Worker, Vec<SwarmId>, Box<Deliver>, oneshot::Sender<Option<Delivered>>),
+    Deliver(Worker, Shared, Box<Deliver>, oneshot::Sender<Option<Delivered>>),
     /// A worker gives back.
     Release(Worker, Vec<Attempt>, oneshot::Sender<()>),
     /// A worker said goodbye.
@@ -80,7 +102,7 @@ struct Asked {
 #[derive(Debug)]
 struct Parked {
     worker: Worker,
-    swarms: Vec<SwarmId>,
+    swarms: Shared,
     pull: Pull,
     until: Instant,
     answer: oneshot::Sender<Granted>,
@@ -105,6 +127,9 @@ pub(super) struct Aggregator {
     next_window: u64,
     speed: Speed,
     beaten: Instant,
+    looked: Instant,
+    /// Something has become ready, somebody asks for the first time, or a thread is free.
+    is_woken: bool,
     batch: results::Batch,
     engine: SharedEngine,
 }
@@ -165,6 +190,8 @@ impl Aggregator {
             next_window: 0,
             speed: Speed::default(),
             beaten: Instant::now(),
+            looked: Instant::now(),
+            is_woken: false,
             batch: results::Batch::default(),
             engine,
         };
@@ -195,8 +222,13 @@ impl Aggregator {
                 () = wait_until(deadline) => self.tell(LedgerEvent::Tick),
             }
             self.keep_own_leases();
-            self.answer_parked();
-            self.feed_own_threads();
+            // A pull that finds nothing costs most, so they are asked again only when something has changed.
+            let is_worth_it = std::mem::take(&mut self.is_woken) || self.looked.elapsed() >= LOOK;
+            self.answer_parked(is_worth_it);
+            if is_worth_it {
+                self.looked = Instant::now();
+                self.feed_own_threads();
+            }
             self.write().await?;
         }
     }
@@ -209,7 +241,9 @@ impl Aggregator {
         let ledger = self.ledger.next_deadline().map(|at| self.begun + Duration::from_millis(at.as_ms()));
         let parked = self.parked.iter().map(|parked| parked.until).min();
         let heartbeat = (!self.windows.is_empty()).then(|| self.beaten + HEARTBEAT);
-        ledger.into_iter().chain(parked).chain(heartbeat).min()
+        // Some of what may be leased becomes so by time alone: a straggler's job, one left to a worker that is gone.
+        let look = (!self.jobs.is_empty()).then(|| self.looked + LOOK);
+        ledger.into_iter().chain(parked).chain(heartbeat).chain(look).min()
     }
 
     fn take_in(&mut self, message: Message) {
@@ -227,7 +261,7 @@ impl Aggregator {
                 let _ = answer.send(Withdrawn { attempts });
             }
             Message::Deliver(worker, swarms, deliver, answer) => {
-                self.delivered(worker, &swarms, *deliver, answer);
+                self.delivered(worker, &swarms.get(), *deliver, answer);
             }
             Message::Release(worker, attempts, answer) => {
                 self.tell(LedgerEvent::Release { worker, attempts });
@@ -286,23 +320,28 @@ impl Aggregator {
         }
     }
 
-    fn park(&mut self, worker: Worker, swarms: Vec<SwarmId>, pull: Pull, answer: oneshot::Sender<Granted>) {
+    fn park(&mut self, worker: Worker, swarms: Shared, pull: Pull, answer: oneshot::Sender<Granted>) {
         // A worker waits once: an older question of it was given up.
         self.parked.retain(|parked| parked.worker.peer != worker.peer && !parked.answer.is_closed());
         if self.parked.len() >= PARKED_MAX {
             // Dropping the answer says `full`.
             return;
         }
+        self.is_woken = true;
         let wait = Duration::from_millis(u64::from(pull.wait_ms.min(PULL_WAIT_MS_MAX)));
         self.parked.push(Parked { worker, swarms, pull, until: Instant::now() + wait, answer });
     }
 
-    /// Gives every pull that waits what there is for it, and nothing to those whose time is over.
-    fn answer_parked(&mut self) {
+    /// Gives pulls that wait what there is for them, all of them or those whose time is over.
+    fn answer_parked(&mut self, all: bool) {
         let now = Instant::now();
         let mut waiting = Vec::new();
         for parked in std::mem::take(&mut self.parked) {
             if parked.answer.is_closed() {
+                continue;
+            }
+            if !all && parked.until > now {
+                waiting.push(parked);
                 continue;
             }
             let leases = self.pull(&parked);
@@ -325,7 +364,7 @@ impl Aggregator {
         }
         let effects = self.decide(LedgerEvent::Pull {
             worker: *worker,
-            swarms: Some(swarms.clone()),
+            swarms: Some(swarms.get()),
             tokens: pull.tokens,
             jobs: usize::from(pull.jobs).min(LEASES_PER_PULL_MAX),
             tokens_per_s: pull.budget.tokens_per_s,
@@ -368,7 +407,7 @@ impl Aggregator {
         let dimension = self.engine.folder().manifest().dimension;
         let own = self.own.peer;
         let (verdict, arrival) =
-            Arrival::judge(outcome, asked.map(|asked| &*asked.spec), worker.peer, own, dimension);
+            Arrival::judge(outcome, job, asked.map(|asked| &*asked.spec), worker.peer, own, dimension);
         if let Verdict::Failed(reason) = &verdict {
             tracing::warn!(peer = %worker.peer.short(), %job, reason, "job failed on a worker");
         }
@@ -400,7 +439,7 @@ impl Aggregator {
                 let clients = self.jobs.remove(&job).map(|asked| asked.clients).unwrap_or_default();
                 self.batch.commit(attempt, job, worker.peer, clients);
             }
-            LedgerEffect::Duplicate { attempt, .. } => self.batch.answer(attempt, Some(Delivered::NotWanted)),
+            LedgerEffect::Duplicate { attempt, .. } => self.batch.unasked(attempt),
             LedgerEffect::Noted { attempt, .. } => self.batch.answer(attempt, Some(Delivered::Noted)),
             LedgerEffect::Refuse { attempt, .. } => self.batch.answer(attempt, None),
             // Whoever holds it lists it in its next heartbeat, and hears then that it is not wanted.
@@ -411,15 +450,23 @@ impl Aggregator {
                     self.batch.tell(client, ClientEvent::Dead { key: job, reason: reason.clone() });
                 }
             }
-            LedgerEffect::Wake => {}
+            LedgerEffect::Wake => self.is_woken = true,
         }
     }
 
     /// Writes what has arrived, and only then says so.
     async fn write(&mut self) -> Result<(), DiskError> {
-        let (records, told) = std::mem::take(&mut self.batch).split();
-        if !records.is_empty() {
-            self.disk.call(move |store| store.put_committed(&records)).await?;
+        let (mut records, unasked, told) = std::mem::take(&mut self.batch).split();
+        if !records.is_empty() || !unasked.is_empty() {
+            let write = move |store: &mut Store| {
+                for late in unasked {
+                    if store.result(&late.key)? == Found::Nothing {
+                        records.push(late);
+                    }
+                }
+                store.put_committed(&records)
+            };
+            self.disk.call(write).await?;
         }
         for client in told.carry_out(&self.clients) {
             tracing::warn!(client, "a client that does not listen is dropped");

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
 };
 
@@ -19,7 +19,9 @@ use crate::{
 pub(super) struct SharedEngine {
     folder: ModelFolder,
     peer: PeerId,
-    loaded: Arc<Mutex<Option<Arc<Engine>>>>,
+    loaded: Arc<OnceLock<Arc<Engine>>>,
+    /// Held while somebody loads, so that nobody else does.
+    loading: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for SharedEngine {
@@ -30,7 +32,7 @@ impl fmt::Debug for SharedEngine {
 
 impl SharedEngine {
     pub(super) fn new(folder: ModelFolder, peer: PeerId) -> Self {
-        Self { folder, peer, loaded: Arc::default() }
+        Self { folder, peer, loaded: Arc::default(), loading: Arc::default() }
     }
 
     pub(super) fn folder(&self) -> &ModelFolder {
@@ -39,19 +41,17 @@ impl SharedEngine {
 
     /// Tokens embedded since the model was loaded.
     pub(super) fn tokens_done(&self) -> u64 {
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.as_ref().map_or(0, |engine| engine.tokens_done())
+        self.loaded.get().map_or(0, |engine| engine.tokens_done())
     }
 
     /// Loads the model where nobody has yet; takes most of a second, more on a Raspberry Pi.
     fn get(&self) -> Result<Arc<Engine>, ModelError> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = &*loaded {
+        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = self.loaded.get() {
             return Ok(Arc::clone(engine));
         }
         let engine = Arc::new(Engine::load(&self.folder, self.peer)?);
-        *loaded = Some(Arc::clone(&engine));
-        Ok(engine)
+        Ok(Arc::clone(self.loaded.get_or_init(|| engine)))
     }
 }
 
@@ -101,6 +101,8 @@ enum State {
     Idle,
     Loading,
     Ready(Threads),
+    /// The model does not load, or its threads have ended: nothing will ever run.
+    Failed,
 }
 
 impl Compute {
@@ -118,7 +120,7 @@ impl Compute {
         self.waiting.push_back((window, jobs));
         match &self.state {
             State::Idle => self.load(),
-            State::Loading => {}
+            State::Loading | State::Failed => {}
             State::Ready(_) => self.feed(),
         }
     }
@@ -128,9 +130,19 @@ impl Compute {
     /// # Errors
     /// [`ComputeError`]: nothing that waits will ever run.
     pub(super) fn ready(&mut self, threads: Result<Threads, ComputeError>) -> Result<(), ComputeError> {
-        self.state = State::Ready(threads?);
-        self.feed();
-        Ok(())
+        match threads {
+            Ok(threads) => {
+                self.state = State::Ready(threads);
+                self.feed();
+                Ok(())
+            }
+            Err(error) => {
+                self.state = State::Failed;
+                self.threads = 0;
+                self.waiting.clear();
+                Err(error)
+            }
+        }
     }
 
     /// Hands what waits to threads that are free. To be called after each window.
@@ -143,10 +155,11 @@ impl Compute {
         }
     }
 
-    /// Stops between two operators of the model; outcomes say `Stopped`. For good.
-    pub(super) fn stop(&mut self) {
+    /// Stops between two operators of the model; outcomes say `Stopped`. For good. Gives the windows that no thread
+    /// has begun, and none will.
+    pub(super) fn stop(&mut self) -> Vec<WindowId> {
         self.stop.ask();
-        self.waiting.clear();
+        self.waiting.drain(..).map(|(window, _)| window).collect()
     }
 
     fn load(&mut self) {

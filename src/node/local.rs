@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::DiskError;
+use super::{DiskError, NodeError};
 use crate::{
     inference::{Computed, Engine, Job, JobError, ModelError, ModelFolder, Pool, Stop},
     store::{Found, GcReport, Store, StoreError, is_expired},
@@ -32,6 +32,15 @@ pub enum RunError {
     /// The model does not load.
     #[error("cannot load the model")]
     Model(#[source] ModelError),
+    /// The node has ended.
+    #[error(transparent)]
+    Node(Box<NodeError>),
+    /// This node can not compute.
+    #[error("{reason}")]
+    NoCompute {
+        /// Why, for a person.
+        reason: String,
+    },
     /// No compute threads.
     #[error("cannot start compute threads")]
     Threads(#[source] std::io::Error),

@@ -11,27 +11,27 @@ mod peers;
 mod serve;
 
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use ed25519_dalek::SigningKey;
-use greet::{Greeted, Greeting};
+use greet::{Greeted, Greeting, MeetError, in_time};
 use link::{Choice, Link, choose};
 pub use peers::PeerInfo;
 use serve::{Desk, Standing};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     NodeError,
-    aggregator::{AggregatorHandle, Message as ToAggregator, wait_until},
+    aggregator::{AggregatorHandle, Message as ToAggregator, Shared, wait_until},
     ask::{ANSWER_WAIT, AskError, ask},
     disk::Disk,
     worker::{Message as ToWorker, WorkerHandle},
@@ -52,12 +52,12 @@ const MESSAGES_MAX: usize = 256;
 const LINKS_MAX: usize = 256;
 /// Connections of peers that share nothing with us: they may ask to join, and go.
 const STRANGERS_MAX: usize = 32;
+/// Arrivals that have not introduced themselves yet: each may keep a window full of bytes.
+const ARRIVALS_MAX: usize = 64;
 /// How long a stranger may stay.
 const STRANGER_STAYS: Duration = Duration::from_secs(30);
 /// How long a peer has to close one of two connections that it dialled.
 const DUPLICATE_WAIT: Duration = Duration::from_secs(1);
-/// A connection on which nobody is introduced in this time is closed.
-const GREETING_WAIT: Duration = Duration::from_secs(30);
 
 /// What the actor is told.
 #[derive(Debug)]
@@ -100,16 +100,6 @@ enum Event {
     Nothing,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum MeetError {
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    #[error("no introduction")]
-    Greeting(#[from] AskError),
-    #[error("no introduction in time")]
-    Late,
-}
-
 /// The way to the actor.
 #[derive(Clone, Debug)]
 pub(super) struct MeshHandle(pub(super) mpsc::Sender<Message>);
@@ -128,6 +118,7 @@ pub(super) struct Mesh {
     worker: WorkerHandle,
     aggregator: AggregatorHandle,
     desk: Rc<Desk>,
+    arrivals: Arc<Semaphore>,
     tasks: JoinSet<Event>,
     begun: Instant,
 }
@@ -178,6 +169,7 @@ impl Mesh {
             worker,
             aggregator,
             desk,
+            arrivals: Arc::new(Semaphore::new(ARRIVALS_MAX)),
             tasks: JoinSet::new(),
             begun: Instant::now(),
         };
@@ -199,7 +191,8 @@ impl Mesh {
         let endpoint = Rc::clone(&self.endpoint);
         loop {
             self.dial();
-            let deadline = self.dialer.next_deadline();
+            // What may not be dialled is not due either, or this would spin.
+            let deadline = self.dialer.next_deadline().filter(|_| self.may_dial());
             let deadline = deadline.map(|at| self.begun + Duration::from_millis(at.as_ms()));
             tokio::select! {
                 () = cancelled.cancelled() => return Ok(()),
@@ -216,7 +209,12 @@ impl Mesh {
                 arrival = endpoint.accept() => match arrival {
                     Some(arrival) if self.links.len() < LINKS_MAX + STRANGERS_MAX => {
                         let greeting = self.greeting();
+                        let Ok(permit) = Arc::clone(&self.arrivals).try_acquire_owned() else {
+                            arrival.refuse();
+                            continue;
+                        };
                         self.tasks.spawn_local(async move {
+                            let _permit = permit;
                             let met = async {
                                 let connection = arrival.establish().await?;
                                 let greeted = greeting.accept(&connection).await?;
@@ -226,7 +224,8 @@ impl Mesh {
                         });
                     }
                     Some(arrival) => arrival.refuse(),
-                    None => return Ok(()),
+                    // The socket is gone: without it this is no node.
+                    None => return Err(NodeError::Ended),
                 },
                 Some(event) = self.tasks.join_next() => {
                     // A task that panicked is a bug of ours; its connection was dropped with it.
@@ -248,8 +247,12 @@ impl Mesh {
     }
 
     /// A node that is in no swarm dials nobody.
+    fn may_dial(&self) -> bool {
+        self.swarms.iter().next().is_some() && self.links.len() < LINKS_MAX
+    }
+
     fn dial(&mut self) {
-        if self.swarms.iter().next().is_none() || self.links.len() >= LINKS_MAX {
+        if !self.may_dial() {
             return;
         }
         for (address, expected) in self.dialer.due(self.now()) {
@@ -331,7 +334,7 @@ impl Mesh {
             Event::Expired(peer, id) => {
                 if let Some(link) = self.links.get(&peer)
                     && link.id == id
-                    && link.standing.swarms.borrow().is_empty()
+                    && !link.is_member()
                 {
                     link.connection.close(CloseCode::Refused);
                 }
@@ -360,7 +363,7 @@ impl Mesh {
             self.dialer.ended(self.now(), &address, how);
         }
         if let Some(before) = self.links.get(&peer) {
-            match choose(self.me, before, &connection, &greeted) {
+            match choose(self.me, before, &connection, &greeted, !swarms.is_empty()) {
                 Choice::Newer => before.connection.close(CloseCode::Duplicate),
                 Choice::Older => {
                     connection.close(CloseCode::Duplicate);
@@ -390,15 +393,22 @@ impl Mesh {
         swarms: Vec<SwarmId>,
     ) -> Result<(), NodeError> {
         let (peer, address) = (connection.peer(), connection.remote());
-        let strangers = self.links.values().filter(|link| link.standing.swarms.borrow().is_empty()).count();
+        if let Some(before) = self.links.remove(&peer)
+            && before.is_member()
+            && swarms.is_empty()
+        {
+            self.tell_worker(ToWorker::Disconnected(peer)).await;
+            let _ = self.aggregator.0.send(ToAggregator::Left(before.standing.worker)).await;
+        }
+        let strangers = self.links.values().filter(|link| !link.is_member()).count();
         if swarms.is_empty() && strangers >= STRANGERS_MAX {
             connection.close(CloseCode::Full);
             return Ok(());
         }
         self.ask_to_renew(&connection, &greeted.credentials);
+        self.ask_to_join(&connection);
         let id = self.link(connection.clone(), greeted, swarms.clone());
         if swarms.is_empty() {
-            self.ask_to_join(&connection);
             self.tasks.spawn_local(async move {
                 tokio::time::sleep(STRANGER_STAYS).await;
                 Event::Expired(peer, id)
@@ -424,7 +434,7 @@ impl Mesh {
         let id = self.next_link;
         self.next_link += 1;
         let worker = Worker { peer, boot: greeted.boot };
-        let standing = Rc::new(Standing { worker, swarms: RefCell::new(swarms) });
+        let standing = Rc::new(Standing { worker, swarms: Shared::new(swarms) });
         let service = {
             let (connection, standing, desk) =
                 (connection.clone(), Rc::clone(&standing), Rc::clone(&self.desk));
@@ -448,7 +458,7 @@ impl Mesh {
         }
         let Some(link) = self.links.remove(&peer) else { return Ok(()) };
         link.service.abort();
-        let was_member = !link.standing.swarms.borrow().is_empty();
+        let was_member = link.is_member();
         self.dialer.lost(self.now(), &peer);
         if !was_member {
             return Ok(());
@@ -477,10 +487,4 @@ impl Mesh {
             }
         }
     }
-}
-
-async fn in_time(
-    met: impl Future<Output = Result<(Connection, Greeted), MeetError>>,
-) -> Result<(Connection, Greeted), MeetError> {
-    tokio::time::timeout(GREETING_WAIT, met).await.unwrap_or(Err(MeetError::Late))
 }

@@ -177,6 +177,14 @@ impl Node {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
+    /// Why it has ended by itself. To be called when it is over; waits until it is.
+    pub fn failure(&mut self) -> NodeError {
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Err(error))) => error,
+            _ => NodeError::Ended,
+        }
+    }
+
     /// Gives back what is not begun, delivers what is done, says goodbye, and waits for all that, within limits.
     ///
     /// # Errors

@@ -59,18 +59,22 @@ impl SwarmRun {
         self.disk.call_blocking(body).map_err(RunError::Disk)
     }
 
-    fn taken_in(&mut self, events: Vec<ClientEvent>) -> Vec<Outcome> {
-        self.outstanding -= events.len().min(self.outstanding);
-        let own = self.peer;
-        let outcome = |event| match event {
-            ClientEvent::Done { key, worker, chunks, tokens, elapsed } => {
-                Outcome { key, result: Ok((chunks, tokens)), elapsed, worker }
-            }
-            ClientEvent::Dead { key, reason } => {
-                Outcome { key, result: Err(Failure::Failed(reason)), elapsed: Duration::ZERO, worker: own }
-            }
-        };
-        events.into_iter().map(outcome).collect()
+    fn taken_in(&mut self, events: Vec<ClientEvent>) -> Result<Vec<Outcome>, RunError> {
+        let mut outcomes = Vec::with_capacity(events.len());
+        for event in events {
+            outcomes.push(match event {
+                ClientEvent::Done { key, worker, chunks, tokens, elapsed } => {
+                    Outcome { key, result: Ok((chunks, tokens)), elapsed, worker }
+                }
+                ClientEvent::Dead { key, reason } => {
+                    let (result, elapsed) = (Err(Failure::Failed(reason)), Duration::ZERO);
+                    Outcome { key, result, elapsed, worker: self.peer }
+                }
+                ClientEvent::NoCompute { reason } => return Err(RunError::NoCompute { reason }),
+            });
+        }
+        self.outstanding -= outcomes.len().min(self.outstanding);
+        Ok(outcomes)
     }
 }
 
@@ -110,7 +114,9 @@ impl Runner for SwarmRun {
     }
 
     fn try_submit(&mut self, window: Vec<Job>) -> Result<Option<Vec<Job>>, RunError> {
-        if !self.held.is_empty() || self.outstanding + window.len() > OUTSTANDING_MAX {
+        // A window may be larger than all that is usual: alone it is taken, and what finds no place is held.
+        let is_full = self.outstanding > 0 && self.outstanding + window.len() > OUTSTANDING_MAX;
+        if !self.held.is_empty() || is_full {
             return Ok(Some(window));
         }
         self.outstanding += window.len();
@@ -129,14 +135,14 @@ impl Runner for SwarmRun {
             self.submit(held)?;
         }
         match self.client.events(wait) {
-            Some(events) => Ok(self.taken_in(events)),
-            None => Err(RunError::Ended),
+            Some(events) => self.taken_in(events),
+            None => Err(RunError::Node(Box::new(self.node.failure()))),
         }
     }
 
     fn stop(&mut self) -> Result<Vec<Outcome>, RunError> {
         // What is done is on the disk; what is not goes back with the client.
         let events = self.client.events(Duration::ZERO).unwrap_or_default();
-        Ok(self.taken_in(events))
+        self.taken_in(events)
     }
 }

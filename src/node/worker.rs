@@ -3,6 +3,7 @@
 //! Deliberately absent: decisions, which are the [`Queue`]'s, and connections, which are the mesh's. What the queue wants
 //! kept is on the disk before anything that relies on it leaves this actor.
 
+mod heartbeat;
 mod windows;
 
 use std::{
@@ -13,7 +14,7 @@ use std::{
 use ed25519_dalek::SigningKey;
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,14 +26,12 @@ use super::{
     disk::{Disk, DiskError},
 };
 use crate::{
-    proto::{
-        Backoff, Delivery, Grant, ItemId, ItemState, Queue, QueueCounts, QueueEffect, QueueEvent, Timestamp,
-    },
+    proto::{Backoff, Delivery, Grant, ItemId, Queue, QueueCounts, QueueEffect, QueueEvent, Timestamp},
     store::{LeasedJob, QueueWrite},
     transport::Connection,
     wire::{
-        Budget, Done, Granted, HOLDING_MAX, Heartbeat, Holding, Outcome, PULL_WAIT_MS_MAX, PeerId,
-        PowerSource, Pull, REASON_BYTES_MAX, Release, Stage, SwarmId, Withdrawn,
+        Budget, Done, Granted, Outcome, PULL_WAIT_MS_MAX, PeerId, PowerSource, Pull, REASON_BYTES_MAX,
+        Release, SwarmId, Withdrawn,
     },
 };
 
@@ -78,7 +77,7 @@ pub struct WorkerCounts {
 /// What a task of the actor came back with.
 #[derive(Debug)]
 enum Answer {
-    Pulled(PeerId, Result<Granted, AskError>),
+    Pulled(PeerId, u64, Result<Granted, AskError>),
     Beaten(PeerId, Result<Withdrawn, AskError>),
     Delivered(ItemId, Delivery),
     Released,
@@ -86,6 +85,8 @@ enum Answer {
 
 struct Aggregator {
     connection: Connection,
+    /// Which of the connections to this peer: a question on an earlier one says nothing about this.
+    generation: u64,
     is_pulling: bool,
     failures: u32,
     not_before: Instant,
@@ -121,6 +122,8 @@ pub(super) struct Worker {
     beaten: Instant,
     rng: fastrand::Rng,
     counts: WorkerCounts,
+    generation: u64,
+    pulls: BTreeMap<PeerId, AbortHandle>,
     draining: Option<(Instant, oneshot::Sender<()>)>,
 }
 
@@ -174,6 +177,8 @@ impl Worker {
             beaten: Instant::now(),
             rng: fastrand::Rng::with_seed(seed),
             counts: WorkerCounts::default(),
+            generation: 0,
+            pulls: BTreeMap::new(),
             draining: None,
         };
         actor.carry_out(effects, &[]).await?;
@@ -198,7 +203,7 @@ impl Worker {
                 },
                 Some(event) = events.recv() => self.computed(event).await?,
                 Some(answer) = self.tasks.join_next() => {
-                    // A task that panicked is a bug of ours; its item waits for the next connection.
+                    // A task that panicked is a bug of ours; what it was for waits for the next start.
                     if let Ok(answer) = answer {
                         self.answered(answer).await?;
                     }
@@ -209,6 +214,12 @@ impl Worker {
             self.beat();
             self.pull();
             if self.is_drained() {
+                // A window that no thread has begun says nothing; what it held was not at fault.
+                let left = self.windows.keys().copied().collect();
+                self.end_unbegun(left).await?;
+                if let Some((_, answer)) = self.draining.take() {
+                    let _ = answer.send(());
+                }
                 return Ok(());
             }
         }
@@ -241,7 +252,10 @@ impl Worker {
         match message {
             Message::Connected(peer, connection) => {
                 let not_before = Instant::now();
-                let aggregator = Aggregator { connection, is_pulling: false, failures: 0, not_before };
+                self.generation += 1;
+                let generation = self.generation;
+                let aggregator =
+                    Aggregator { connection, generation, is_pulling: false, failures: 0, not_before };
                 self.aggregators.insert(peer, aggregator);
                 self.tell(QueueEvent::Connected { aggregator: peer }).await
             }
@@ -260,8 +274,12 @@ impl Worker {
             }
             Message::Drain(answer) => {
                 self.draining = Some((Instant::now() + DRAIN_MAX, answer));
-                self.compute.stop();
-                self.tell(QueueEvent::Drain).await
+                // A long poll would hold the end up; the goodbye returns what it may have been given.
+                self.pulls.values().for_each(AbortHandle::abort);
+                self.pulls.clear();
+                let unbegun = self.compute.stop();
+                self.tell(QueueEvent::Drain).await?;
+                self.end_unbegun(unbegun).await
             }
         }
     }
@@ -275,9 +293,6 @@ impl Worker {
         if is_busy && Instant::now() < *until {
             return false;
         }
-        if let Some((_, answer)) = self.draining.take() {
-            let _ = answer.send(());
-        }
         true
     }
 
@@ -288,7 +303,7 @@ impl Worker {
 
     async fn answered(&mut self, answer: Answer) -> Result<(), NodeError> {
         match answer {
-            Answer::Pulled(peer, answer) => self.pulled(peer, answer).await,
+            Answer::Pulled(peer, generation, answer) => self.pulled(peer, generation, answer).await,
             Answer::Beaten(aggregator, Ok(Withdrawn { attempts })) if !attempts.is_empty() => {
                 self.tell(QueueEvent::Withdrawn { aggregator, attempts }).await
             }
@@ -301,11 +316,20 @@ impl Worker {
         }
     }
 
-    async fn pulled(&mut self, peer: PeerId, answer: Result<Granted, AskError>) -> Result<(), NodeError> {
+    async fn pulled(
+        &mut self,
+        peer: PeerId,
+        generation: u64,
+        answer: Result<Granted, AskError>,
+    ) -> Result<(), NodeError> {
         let Some(aggregator) = self.aggregators.get_mut(&peer) else { return Ok(()) };
-        aggregator.is_pulling = false;
+        let is_current = aggregator.generation == generation;
+        if is_current {
+            aggregator.is_pulling = false;
+        }
         let leases = match answer {
             Ok(Granted { leases }) => leases,
+            Err(_) if !is_current => return Ok(()),
             Err(error) => {
                 aggregator.failures = aggregator.failures.saturating_add(1);
                 let told = match &error {
@@ -362,26 +386,13 @@ impl Worker {
                 continue;
             }
             aggregator.is_pulling = true;
-            let (connection, pull) = (aggregator.connection.clone(), pull.clone());
+            let (connection, generation, pull) =
+                (aggregator.connection.clone(), aggregator.generation, pull.clone());
             let wait = Duration::from_millis(u64::from(PULL_WAIT_MS_MAX)) + PULL_GRACE;
-            self.tasks.spawn_local(async move { Answer::Pulled(peer, ask(&connection, &pull, wait).await) });
-        }
-    }
-
-    fn beat(&mut self) {
-        if self.beaten.elapsed() < HEARTBEAT || !self.holds_any() {
-            return;
-        }
-        self.beaten = Instant::now();
-        let tokens_done = self.engine.tokens_done();
-        for peer in self.queue.aggregators() {
-            let Some(aggregator) = self.aggregators.get(&peer) else { continue };
-            let holding = self.queue.holding(&peer).into_iter().take(HOLDING_MAX);
-            let holding = holding.map(|(attempt, state)| Holding { attempt, stage: stage(state) }).collect();
-            let (connection, heartbeat) = (aggregator.connection.clone(), Heartbeat { tokens_done, holding });
-            self.tasks.spawn_local(async move {
-                Answer::Beaten(peer, ask(&connection, &heartbeat, ANSWER_WAIT).await)
+            let task = self.tasks.spawn_local(async move {
+                Answer::Pulled(peer, generation, ask(&connection, &pull, wait).await)
             });
+            self.pulls.insert(peer, task);
         }
     }
 
@@ -419,6 +430,7 @@ impl Worker {
                 QueueEffect::Remove { id } => steps.push(QueueWrite::Remove(id)),
                 QueueEffect::Run { window, ids } => {
                     self.write(&mut steps).await?;
+                    self.announce_alone(&ids).await;
                     self.start_window(window, ids).await?;
                 }
                 QueueEffect::Deliver { id, aggregator, .. } => {
@@ -446,14 +458,6 @@ impl Worker {
             return Ok(());
         }
         self.disk.call(move |store| store.write_queue(&steps)).await
-    }
-}
-
-fn stage(state: ItemState) -> Stage {
-    match state {
-        ItemState::Queued => Stage::Queued,
-        ItemState::Running => Stage::Running,
-        ItemState::Computed => Stage::Computed,
     }
 }
 

@@ -84,8 +84,10 @@ impl Dialer {
             return;
         }
         if let Some(known) = self.targets.get_mut(&address) {
+            // What others tell does not overrule what its owner gave.
+            let is_trusted = origin <= known.origin || known.expected.is_none();
             known.origin = known.origin.min(origin);
-            if expected.is_some() && known.expected != expected {
+            if is_trusted && expected.is_some() && known.expected != expected {
                 (known.expected, known.failures, known.not_before) = (expected, 0, now);
             } else if origin == Origin::Lan && known.failures > 0 {
                 (known.failures, known.not_before) = (0, now);

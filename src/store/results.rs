@@ -64,8 +64,12 @@ impl Store {
         self.write("results", |tables, txn| {
             for (key, record, receipt) in &records {
                 tables.results.put(txn, key.as_bytes(), record)?;
-                if let Some(receipt) = receipt {
-                    tables.receipts.put(txn, key.as_bytes(), receipt)?;
+                match receipt {
+                    Some(receipt) => tables.receipts.put(txn, key.as_bytes(), receipt)?,
+                    // Whoever signed for the result before did not compute this one.
+                    None => {
+                        tables.receipts.delete(txn, key.as_bytes())?;
+                    }
                 }
             }
             Ok(())
@@ -95,6 +99,7 @@ impl Store {
         self.write("results", |tables, txn| {
             for (key, record) in &records {
                 tables.results.put(txn, key.as_bytes(), record)?;
+                tables.receipts.delete(txn, key.as_bytes())?;
             }
             Ok(())
         })

@@ -13,4 +13,5 @@ mod namespace;
 mod resume;
 mod sim;
 mod store;
+mod strangers;
 mod swarm;

@@ -114,7 +114,7 @@ fn swarm(hosts: usize) -> Vec<Host> {
         host.run(&["swarm", "join", ticket.trim()]).expect(0, &["joined home"]);
     }
     admits.signal("TERM");
-    assert_eq!(admits.child.wait().unwrap().code(), Some(130));
+    assert_eq!(admits.child.wait().unwrap().code(), Some(0));
     hosts
 }
 
@@ -136,7 +136,7 @@ fn three_hosts_find_each_other_and_share_the_work() {
     namespace::alone("swarm::three_hosts_find_each_other_and_share_the_work", || {
         let hosts = swarm(3);
         let founder = &hosts[0];
-        write_documents(&founder.edge, 12);
+        write_documents(&founder.edge, 10);
         let _lent: Vec<Running> =
             hosts[1..].iter().map(|host| host.start(&["run", "--threads", "1"])).collect();
         for host in &hosts[1..] {
@@ -164,10 +164,10 @@ fn a_worker_that_is_killed_loses_nothing_and_doubles_nothing() {
     namespace::alone("swarm::a_worker_that_is_killed_loses_nothing_and_doubles_nothing", || {
         let hosts = swarm(2);
         let (founder, worker) = (&hosts[0], &hosts[1]);
-        write_documents(&founder.edge, 12);
+        write_documents(&founder.edge, 8);
         let mut embed =
             founder.start(&["embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--threads", "1"]);
-        for _ in 0..3 {
+        for _ in 0..2 {
             let lent = worker.start(&["run", "--threads", "1", "-v"]);
             worker.wait_for("encoder on matrix kernels");
             if !embed.is_running() {
@@ -187,7 +187,7 @@ fn an_aggregator_that_is_killed_goes_on_where_it_was() {
     namespace::alone("swarm::an_aggregator_that_is_killed_goes_on_where_it_was", || {
         let hosts = swarm(2);
         let (founder, worker) = (&hosts[0], &hosts[1]);
-        write_documents(&founder.edge, 8);
+        write_documents(&founder.edge, 6);
         let _lent = worker.start(&["run", "--threads", "1"]);
         worker.wait_for("listens on UDP port");
         let command = ["embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--threads", "1"];

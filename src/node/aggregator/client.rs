@@ -29,6 +29,11 @@ pub enum ClientEvent {
         /// Time that one thread spent on it.
         elapsed: Duration,
     },
+    /// This node can not compute, and why: what others do not compute is not computed.
+    NoCompute {
+        /// For a person.
+        reason: String,
+    },
     /// It has failed for good.
     Dead {
         /// The job.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Aggregator, HEARTBEAT, results::Arrival};
+use super::{Aggregator, ClientEvent, HEARTBEAT, results::Arrival};
 use crate::{
     inference::{Computed, Job},
     node::compute::ComputeEvent,
@@ -77,20 +77,27 @@ impl Aggregator {
                     let reason =
                         format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());
                     tracing::error!(reason, "this node can not compute");
-                    for (attempt, job) in std::mem::take(&mut self.windows).into_values().flatten() {
-                        self.failed(attempt, job, reason.clone());
+                    // No job is to blame: whoever else is there may have them.
+                    let attempts =
+                        std::mem::take(&mut self.windows).into_values().flatten().map(|(attempt, _)| attempt);
+                    let (worker, attempts) = (self.own, attempts.collect());
+                    self.tell(LedgerEvent::Release { worker, attempts });
+                    let clients: Vec<_> = self.clients.keys().copied().collect();
+                    for client in clients {
+                        self.batch.tell(client, ClientEvent::NoCompute { reason: reason.clone() });
                     }
                 }
             }
             ComputeEvent::Computed(window, outcomes) => {
                 let leases = self.windows.remove(&window).unwrap_or_default();
+                self.is_woken = true;
                 self.compute.feed();
                 for ((attempt, job), Computed { result, elapsed, .. }) in leases.into_iter().zip(outcomes) {
                     match result {
                         Ok(result) => {
                             let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
                             self.speed.note(tokens, elapsed);
-                            self.batch.arrived(attempt, Some(Arrival::own(result, elapsed)), None);
+                            self.batch.arrived(attempt, Some(Arrival::own(job, result, elapsed)), None);
                             let (worker, verdict) = (self.own, Verdict::Right);
                             self.tell(LedgerEvent::Result { worker, attempt, job, verdict });
                         }

@@ -12,6 +12,9 @@ use crate::{
     wire::{ContentKey, Delivered, JobSpec, Outcome, PeerId, Receipt, SegmentResult, Signed},
 };
 
+/// The longest text of a job, as a length that no right chunk exceeds.
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
 /// Proves leases without remembering them, so that a result is known to be from whoever held one even after
 /// this process has started anew: a keyed hash that nobody else can make.
 pub(super) struct Proofs([u8; 32]);
@@ -45,6 +48,7 @@ impl Proofs {
 /// A result that has passed the cheap checks.
 #[derive(Debug)]
 pub(super) struct Arrival {
+    key: ContentKey,
     result: SegmentResult,
     receipt: Option<Signed>,
     elapsed: Duration,
@@ -52,13 +56,14 @@ pub(super) struct Arrival {
 
 impl Arrival {
     /// A result of this node's own threads.
-    pub(super) fn own(result: SegmentResult, elapsed: Duration) -> Self {
-        Self { result, receipt: None, elapsed }
+    pub(super) fn own(key: ContentKey, result: SegmentResult, elapsed: Duration) -> Self {
+        Self { key, result, receipt: None, elapsed }
     }
 
     /// The cheap checks of DESIGN 6, for the job as it was asked for; `None` where nobody asks for it any more.
     pub(super) fn judge(
         outcome: Outcome,
+        job: ContentKey,
         spec: Option<&JobSpec>,
         worker: PeerId,
         aggregator: PeerId,
@@ -68,25 +73,28 @@ impl Arrival {
             Outcome::Failed(reason) => return (Verdict::Failed(legible(&reason)), None),
             Outcome::Result(result, signed) => (result, signed),
         };
-        let Some(spec) = spec else { return (Verdict::Right, None) };
         let wrong = |what: String| (Verdict::Failed(what), None);
-        if let Err(error) = result.check(spec.text.len(), dimension) {
+        // Whoever asks for it later checks it against its text.
+        let text_bytes = spec.map_or(TEXT_BYTES_MAX, |spec| spec.text.len());
+        if let Err(error) = result.check(text_bytes, dimension) {
             return wrong(format!("its result is wrong: {error}"));
         }
-        if let Err(error) = result.check_text(&spec.text, spec.body_start as usize) {
+        if let Some(spec) = spec
+            && let Err(error) = result.check_text(&spec.text, spec.body_start as usize)
+        {
             return wrong(format!("its result is wrong: {error}"));
         }
         let receipt: Receipt = match signed.open(&worker) {
             Ok(receipt) => receipt,
             Err(error) => return wrong(format!("its receipt is wrong: {error}")),
         };
-        if receipt.job != spec.key || receipt.result != result.hash() || receipt.aggregator != aggregator {
+        if receipt.job != job || receipt.result != result.hash() || receipt.aggregator != aggregator {
             return wrong("its receipt is for something else".into());
         }
         result.computed_by = worker;
         result.verified = false;
         let elapsed = Duration::from_millis(u64::from(receipt.cpu_ms));
-        (Verdict::Right, Some(Self { result, receipt: Some(signed), elapsed }))
+        (Verdict::Right, Some(Self { key: job, result, receipt: Some(signed), elapsed }))
     }
 }
 
@@ -103,6 +111,7 @@ type Answer = oneshot::Sender<Option<Delivered>>;
 pub(super) struct Batch {
     arrivals: BTreeMap<Attempt, (Option<Arrival>, Option<Answer>)>,
     records: Vec<Committed>,
+    unasked: Vec<Committed>,
     answers: Vec<(Answer, Option<Delivered>)>,
     events: Vec<(ClientId, ClientEvent)>,
 }
@@ -129,12 +138,22 @@ impl Batch {
     ) {
         let Some((arrival, answer)) = self.arrivals.remove(&attempt) else { return };
         self.answers.extend(answer.map(|answer| (answer, Some(Delivered::Accepted))));
-        let Some(Arrival { result, receipt, elapsed }) = arrival else { return };
+        let Some(Arrival { result, receipt, elapsed, .. }) = arrival else { return };
         let chunks = result.chunks.len() as u64;
         let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
         self.records.push(Committed { key: job, result, receipt });
         for client in clients {
             self.events.push((client, ClientEvent::Done { key: job, worker, chunks, tokens, elapsed }));
+        }
+    }
+
+    /// Nobody asks for it now. What a worker finished while this process was away is kept all the same, where there is
+    /// nothing yet: the same command will ask for it.
+    pub(super) fn unasked(&mut self, attempt: Attempt) {
+        let Some((arrival, answer)) = self.arrivals.remove(&attempt) else { return };
+        self.answers.extend(answer.map(|answer| (answer, Some(Delivered::NotWanted))));
+        if let Some(Arrival { key, result, receipt, .. }) = arrival {
+            self.unasked.push(Committed { key, result, receipt });
         }
     }
 
@@ -151,8 +170,8 @@ impl Batch {
     }
 
     /// What is written first, and who is told then.
-    pub(super) fn split(self) -> (Vec<Committed>, Told) {
-        (self.records, Told { answers: self.answers, events: self.events })
+    pub(super) fn split(self) -> (Vec<Committed>, Vec<Committed>, Told) {
+        (self.records, self.unasked, Told { answers: self.answers, events: self.events })
     }
 }
 

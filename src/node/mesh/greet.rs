@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::node::ask::{ANSWER_WAIT, AskError, SEND_WAIT, answer};
 use crate::{
     proto::membership::Swarms,
-    transport::{Connection, Exchange},
+    transport::{Connection, Exchange, TransportError},
     wire::{
         self, CREDENTIALS_MAX, Credential, Hello, Introduction, Message, PROGRAM_BYTES_MAX, PeerId,
         SwarmSecret, TAGS,
@@ -14,6 +14,20 @@ use crate::{
 
 /// Longest wait for a peer that has connected to say something.
 const FIRST_WAIT: Duration = Duration::from_secs(10);
+
+/// A connection on which nobody is introduced in this time is closed.
+const GREETING_WAIT: Duration = Duration::from_secs(15);
+
+/// Why two nodes have not met.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum MeetError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error("no introduction")]
+    Greeting(#[from] AskError),
+    #[error("no introduction in time")]
+    Late,
+}
 
 /// What this node shows of its swarms, as they are when a connection is made.
 #[derive(Clone, Debug)]
@@ -104,4 +118,11 @@ fn greeted(hello: Hello, shown: Introduction) -> Greeted {
 
 async fn send<M: Message>(exchange: &mut Exchange, message: &M) -> Result<(), AskError> {
     Ok(exchange.send(&wire::encode(message), M::BYTES_MAX, SEND_WAIT).await?)
+}
+
+/// A peer that takes longer than [`GREETING_WAIT`] is let go.
+pub(super) async fn in_time(
+    met: impl Future<Output = Result<(Connection, Greeted), MeetError>>,
+) -> Result<(Connection, Greeted), MeetError> {
+    tokio::time::timeout(GREETING_WAIT, met).await.unwrap_or(Err(MeetError::Late))
 }

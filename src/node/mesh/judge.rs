@@ -116,9 +116,26 @@ impl Mesh {
             self.keep(decided).await?;
         }
         if let Some(link) = self.links.get(&peer) {
-            link.standing.swarms.borrow_mut().retain(|id| *id != swarm);
+            let left = link.standing.swarms.get().into_iter().filter(|id| *id != swarm).collect();
+            self.set_swarms(peer, left).await;
         }
         Ok(())
+    }
+
+    /// What a peer shares with us has changed; who no longer shares anything goes, who begins to is met anew.
+    async fn set_swarms(&mut self, peer: PeerId, swarms: Vec<SwarmId>) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let (was_member, is_member) = (link.is_member(), !swarms.is_empty());
+        link.standing.swarms.set(swarms);
+        if was_member && !is_member {
+            link.connection.close(CloseCode::Refused);
+            let worker = link.standing.worker;
+            // An actor that has ended takes the node down by itself.
+            let _ = self.aggregator.0.send(ToAggregator::Left(worker)).await;
+            self.tell_worker(ToWorker::Disconnected(peer)).await;
+        } else if !was_member && is_member {
+            link.connection.close(CloseCode::Duplicate);
+        }
     }
 
     /// Asks a peer that is one of the admitters of a ticket of ours.
@@ -201,14 +218,7 @@ impl Mesh {
             let Some(link) = self.links.get(&peer) else { continue };
             let credentials = link.credentials.clone();
             let swarms = self.judge(peer, &credentials).await?;
-            let Some(link) = self.links.get(&peer) else { continue };
-            let was_member = !link.standing.swarms.replace(swarms.clone()).is_empty();
-            if was_member && swarms.is_empty() {
-                link.connection.close(CloseCode::Refused);
-                let worker = link.standing.worker;
-                let _ = self.aggregator.0.send(ToAggregator::Left(worker)).await;
-                self.tell_worker(ToWorker::Disconnected(peer)).await;
-            }
+            self.set_swarms(peer, swarms).await;
         }
         Ok(())
     }

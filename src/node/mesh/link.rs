@@ -21,6 +21,13 @@ pub(super) struct Link {
     pub(super) service: AbortHandle,
 }
 
+impl Link {
+    /// Whether the peer shares a swarm with us.
+    pub(super) fn is_member(&self) -> bool {
+        !self.standing.swarms.get().is_empty()
+    }
+}
+
 /// Which of two connections to one peer stays.
 pub(super) enum Choice {
     Newer,
@@ -31,10 +38,18 @@ pub(super) enum Choice {
 
 /// Both ends judge alike: the connection that the smaller id dialled stays; of two such, the one that its dialler
 /// had first, for a dialler knows best which is dead.
-pub(super) fn choose(me: PeerId, before: &Link, connection: &Connection, greeted: &Greeted) -> Choice {
+pub(super) fn choose(
+    me: PeerId,
+    before: &Link,
+    connection: &Connection,
+    greeted: &Greeted,
+    is_member: bool,
+) -> Choice {
     let peer = connection.peer();
     let keeps = |connection: &Connection| connection.dialled_by_us() == (me < peer);
-    if before.standing.worker.boot != greeted.boot {
+    let is_dead = before.connection.is_closed() || before.standing.worker.boot != greeted.boot;
+    // What a stranger may not, a member may: both ends see that the same peer has become one.
+    if is_dead || (!before.is_member() && is_member) {
         return Choice::Newer;
     }
     match (keeps(&before.connection), keeps(connection)) {

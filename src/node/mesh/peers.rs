@@ -26,9 +26,9 @@ impl Mesh {
     /// Members that share a swarm with the asker and are connected now.
     pub(super) fn peers_for(&self, asker: &PeerId) -> PeersTold {
         let Some(link) = self.links.get(asker) else { return PeersTold { peers: Vec::new() } };
-        let shared = link.standing.swarms.borrow();
+        let shared = link.standing.swarms.get();
         let others = self.links.iter().filter(|(peer, other)| {
-            *peer != asker && other.standing.swarms.borrow().iter().any(|swarm| shared.contains(swarm))
+            *peer != asker && other.standing.swarms.get().iter().any(|swarm| shared.contains(swarm))
         });
         let peers = others.take(PEERS_TOLD_MAX).map(|(&peer, other)| PeerAddress {
             peer,
@@ -40,13 +40,13 @@ impl Mesh {
 
     pub(super) fn peers(&self) -> Vec<PeerInfo> {
         let name = |id: &SwarmId| self.swarms.get(id).map(|record| record.founding().name.to_string());
-        let members = self.links.values().filter(|link| !link.standing.swarms.borrow().is_empty());
+        let members = self.links.values().filter(|link| link.is_member());
         members
             .map(|link| PeerInfo {
                 peer: link.standing.worker.peer,
                 address: link.connection.remote(),
                 program: link.program.clone(),
-                swarms: link.standing.swarms.borrow().iter().filter_map(name).collect(),
+                swarms: link.standing.swarms.get().iter().filter_map(name).collect(),
                 since: link.since.elapsed(),
                 rtt: link.connection.stats().rtt,
             })

@@ -1,12 +1,12 @@
 //! What a peer asks of this node: each stream one question, judged by what the peer has proved, and one answer.
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
     super::{
-        aggregator::{AggregatorHandle, Message as ToAggregator},
+        aggregator::{AggregatorHandle, Message as ToAggregator, Shared},
         ask::SEND_WAIT,
     },
     Message as ToMesh,
@@ -16,7 +16,7 @@ use crate::{
     transport::{Connection, Exchange, TransportError},
     wire::{
         self, Deliver, Done, FrameError, HOLDING_MAX, Heartbeat, JoinRequest, LeaveSwarm, MODELS_MAX,
-        Message, PeerId, PeersAsked, Pull, RefusalReason, Refused, Release, Renew, SwarmId,
+        Message, PeerId, PeersAsked, Pull, RefusalReason, Refused, Release, Renew,
     },
 };
 
@@ -38,7 +38,7 @@ pub(super) struct Desk {
 #[derive(Debug)]
 pub(super) struct Standing {
     pub(super) worker: Worker,
-    pub(super) swarms: RefCell<Vec<SwarmId>>,
+    pub(super) swarms: Shared,
 }
 
 impl Standing {
@@ -83,7 +83,7 @@ pub(super) async fn serve(connection: Connection, standing: Rc<Standing>, desk: 
 }
 
 async fn reply(mut exchange: Exchange, standing: Rc<Standing>, desk: Rc<Desk>) {
-    let is_member = !standing.swarms.borrow().is_empty();
+    let is_member = !standing.swarms.get().is_empty();
     let bytes_max = if is_member { Deliver::BYTES_MAX } else { STRANGER_BYTES_MAX };
     let answer = match exchange.receive(bytes_max, QUESTION_WAIT).await {
         Ok(Some(frame)) => answer(&frame, &standing, &desk, is_member).await,
@@ -126,7 +126,7 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool)
                 Err(refusal) => encoded(&wire::NotAdmitted { refusal }),
             }
         }
-        _ if !is_member => Err(Failure::Refused(RefusalReason::Stranger, 0)),
+        // Of who was admitted by a delegate, the founder may not have heard.
         Renew::KIND => {
             let (Renew { credential }, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());
             tell(&desk.mesh, ToMesh::Renew(peer, Box::new(credential), sender)).await?;
@@ -135,6 +135,7 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool)
                 Err(refusal) => encoded(&wire::NotAdmitted { refusal }),
             }
         }
+        _ if !is_member => Err(Failure::Refused(RefusalReason::Stranger, 0)),
         PeersAsked::KIND => {
             let (PeersAsked {}, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());
             tell(&desk.mesh, ToMesh::PeersAsked(peer, sender)).await?;
@@ -151,7 +152,7 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool)
 
 /// The questions of a worker.
 async fn work(frame: &[u8], standing: &Standing, desk: &Desk) -> Answer {
-    let (worker, swarms) = (standing.worker, standing.swarms.borrow().clone());
+    let (worker, swarms) = (standing.worker, standing.swarms.clone());
     let wrong = || Failure::Refused(RefusalReason::Wrong, 0);
     match wire::kind(frame)? {
         Pull::KIND => {

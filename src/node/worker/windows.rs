@@ -66,6 +66,16 @@ impl Worker {
         Ok(())
     }
 
+    /// Windows that no thread will begin: what they held was stopped, and goes back.
+    pub(super) async fn end_unbegun(&mut self, windows: Vec<u64>) -> Result<(), NodeError> {
+        for window in windows {
+            self.windows.remove(&window);
+            let outcomes = self.failed_at_once(window);
+            self.tell(QueueEvent::Ended { window, outcomes }).await?;
+        }
+        Ok(())
+    }
+
     fn failed_at_once(&mut self, window: u64) -> Vec<Ended> {
         let mut outcomes = Vec::new();
         self.unsound.retain(|(of, id, reason)| {
@@ -82,15 +92,12 @@ impl Worker {
             ComputeEvent::Ready(threads) => {
                 let Err(error) = self.compute.ready(threads) else { return Ok(()) };
                 let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-                tracing::error!(error = %error, "this node can not compute for others");
-                let reason = format!("{error}{source}");
-                for (window, ids) in std::mem::take(&mut self.windows) {
-                    let mut outcomes = self.failed_at_once(window);
-                    outcomes.extend(ids.into_iter().map(|id| (id, Err(Some(reason.clone())))));
-                    self.tell(QueueEvent::Ended { window, outcomes }).await?;
-                }
+                tracing::error!(error = %format!("{error}{source}"), "this node can not compute for others");
+                // First, or the queue would begin the next windows; and no job is to blame.
                 self.threads = 0;
-                self.set_budget().await
+                self.set_budget().await?;
+                let windows = self.windows.keys().copied().collect();
+                self.end_unbegun(windows).await
             }
             ComputeEvent::Computed(window, computed) => {
                 let ids = self.windows.remove(&window).unwrap_or_default();

@@ -113,8 +113,8 @@ pub enum Effect {
         /// The job, which the ledger has forgotten.
         job: ContentKey,
     },
-    /// The job is not asked for any more, or not again yet after a start: keep the result durably where the store has
-    /// none under its key, then say that it is accepted.
+    /// Say that the result is not wanted. The job is done, cancelled or dead; or nobody has asked for it again since this
+    /// process started: then it may be kept, for whoever will.
     Duplicate {
         /// To whom.
         worker: Worker,

@@ -116,6 +116,8 @@ impl Desk {
         for (attempt, lease) in &ledger.leases {
             assert!(ledger.deadlines.contains(&(lease.deadline, *attempt)));
             assert!(ledger.workers[&lease.worker.peer].leases.contains(attempt));
+            let job = ledger.jobs.get(&lease.job).map(|job| &job.state);
+            assert!(matches!(job, Some(State::Leased(attempts)) if attempts.contains(attempt)));
         }
         assert!(ledger.workers.values().all(|state| state.leases.len() <= LEASES_PER_WORKER_MAX));
         assert!(ledger.next_deadline().is_none_or(|due| due > self.now));

@@ -337,7 +337,7 @@ impl World {
                 let (job, w) = (Truth::job(job), number(&worker.peer));
                 self.note(11, *attempt, job as u64);
                 self.commit(a, w, job, *attempt);
-                self.acknowledge(a, w, reply);
+                self.acknowledge(a, w, reply, false);
                 if self.plan.planted == Some(Planted::DoubleAccept) {
                     let asked = &self.truth.jobs[job];
                     let again = LedgerEvent::Submit {
@@ -353,14 +353,14 @@ impl World {
             }
             LedgerEffect::Duplicate { worker, attempt } => {
                 self.note(12, *attempt, 0);
-                self.fire(Fired::AcceptedTwice);
+                self.fire(Fired::NotWanted);
                 let w = number(&worker.peer);
-                self.keep_unasked(a, w, reply);
-                self.acknowledge(a, w, reply);
+                let is_unasked = self.is_unasked(a, reply);
+                self.acknowledge(a, w, reply, is_unasked);
             }
             LedgerEffect::Noted { worker, attempt } => {
                 self.note(13, *attempt, 0);
-                self.acknowledge(a, number(&worker.peer), reply);
+                self.acknowledge(a, number(&worker.peer), reply, false);
             }
             LedgerEffect::Refuse { worker, attempt } => {
                 self.note(14, *attempt, 0);
@@ -446,14 +446,20 @@ impl World {
         self.truth.jobs[job].settled_at = Some(self.now);
     }
 
-    /// A right result of a job that the client has not asked for again since the start is kept as well.
-    fn keep_unasked(&mut self, a: usize, w: usize, reply: &Reply) {
-        let Reply::Result { key, .. } = reply else { return };
+    /// Whether nobody has asked for the job again since the aggregator was started: then its result goes to waste, but
+    /// the job is not lost. A job that was asked for and is still wanted must be known to the ledger.
+    fn is_unasked(&mut self, a: usize, reply: &Reply) -> bool {
+        let Reply::Result { key, .. } = reply else { return false };
         let job = Truth::job(key);
-        if self.truth.is_wanted(job) && self.truth.jobs[job].submitted != Some(self.aggregators[a].life) {
-            self.fire(Fired::KeptUnasked);
-            self.write_commit(job, w);
+        let is_asked = self.truth.jobs[job].submitted == Some(self.aggregators[a].life);
+        if self.truth.is_wanted(job) && is_asked {
+            self.violate(format!("a result of job {job} was not wanted, but the job is"));
         }
+        let is_unasked = self.truth.is_wanted(job) && !is_asked;
+        if is_unasked {
+            self.fire(Fired::WastedUnasked);
+        }
+        is_unasked
     }
 
     fn declared_dead(&mut self, a: usize, job: usize, reason: &str) {
@@ -475,9 +481,9 @@ impl World {
         self.truth.jobs[job].settled_at = Some(self.now);
     }
 
-    fn acknowledge(&mut self, a: usize, w: usize, reply: &Reply) {
+    fn acknowledge(&mut self, a: usize, w: usize, reply: &Reply, is_unasked: bool) {
         if let Reply::Result { boot, item, serial, .. } = reply {
-            self.send_down(a, w, *boot, Down::Accepted { item: *item, serial: *serial });
+            self.send_down(a, w, *boot, Down::Ended { item: *item, serial: *serial, is_unasked });
         }
     }
 }

@@ -38,10 +38,22 @@ pub(super) enum Up {
 /// From an aggregator to a worker.
 #[derive(Clone, Debug)]
 pub(super) enum Down {
-    Granted { serial: u64, grants: Vec<Grant> },
-    Withdrawn { attempts: Vec<u64> },
-    Accepted { item: ItemId, serial: u64 },
-    Refused { item: ItemId },
+    Granted {
+        serial: u64,
+        grants: Vec<Grant>,
+    },
+    Withdrawn {
+        attempts: Vec<u64>,
+    },
+    /// Accepted, noted, or not wanted: perhaps only because nobody has asked again since the aggregator was started.
+    Ended {
+        item: ItemId,
+        serial: u64,
+        is_unasked: bool,
+    },
+    Refused {
+        item: ItemId,
+    },
 }
 
 /// Everything that happens at some time. A message belongs to a connection, so to one life of each side.
@@ -158,8 +170,8 @@ counted! {
     SecondLease
     LeasedAlone
     Withdrawn
-    AcceptedTwice
-    KeptUnasked
+    NotWanted
+    WastedUnasked
     LateCommit
     DeliveryMissed
     ReleasedQueued

@@ -259,9 +259,11 @@ impl World {
             Down::Withdrawn { attempts } => {
                 self.tell_queue(w, QueueEvent::Withdrawn { aggregator: aggregator_id(a), attempts }, &[]);
             }
-            Down::Accepted { item, serial } => {
+            Down::Ended { item, serial, is_unasked } => {
                 if self.workers[w].deliveries.get(&item) == Some(&(a, serial)) {
-                    self.check_acknowledged(w, item);
+                    if !is_unasked {
+                        self.check_acknowledged(w, item);
+                    }
                     self.delivered(w, item, Delivery::Ended);
                 }
             }

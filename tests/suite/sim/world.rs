@@ -14,8 +14,9 @@ use super::{
 pub(super) const WORKERS: usize = 23;
 pub(super) const AGGREGATORS: usize = 3;
 const SWARMS: u8 = 3;
-/// Within so long after the last fault everything must be settled and given back.
-pub(super) const SETTLED_WITHIN: Ms = 1_800_000;
+/// Within so long after the last fault everything must be settled and given back. The slowest of 3,000 seeds took 1,840 s:
+/// two jobs that kill, each twenty times, the only worker that may have them, and that worker among the slowest.
+pub(super) const SETTLED_WITHIN: Ms = 3_600_000;
 /// A seed that needs more goes round in circles.
 const STEPS_MAX: u64 = 3_000_000;
 

@@ -1,0 +1,196 @@
+//! What somebody who is in no swarm of ours gets from a running node: a version, random numbers, refusals. Spoken with the
+//! library's own transport, so that every byte is seen.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use ed25519_dalek::SigningKey;
+use edge::{
+    transport::{Connection, Endpoint, Exchange, Listen, TransportError},
+    wire::{
+        self, Budget, Founding, Hello, Introduction, Invite, InviteId, Issued, JoinRequest, LeaveSwarm,
+        Message, NotAdmitted, PeerId, PeersAsked, PowerSource, Pull, Refusal, RefusalReason, Refused,
+        Release, Signed, SwarmId, TAGS, Ticket,
+    },
+};
+
+use crate::{edge::Edge, namespace};
+
+const WAIT: Duration = Duration::from_secs(20);
+const BYTES_MAX: usize = 1 << 20;
+
+/// A node in a namespace of the test's own, and somebody who dials it.
+struct Scene {
+    node: PeerId,
+    address: SocketAddr,
+    stranger: Endpoint,
+}
+
+fn id_of(key: &SigningKey) -> PeerId {
+    PeerId::from_bytes(key.verifying_key().to_bytes())
+}
+
+impl Scene {
+    fn new(node: PeerId, port: u16) -> Self {
+        let stranger = Endpoint::bind(&SigningKey::from_bytes(&[9; 32]), Listen::default()).unwrap();
+        Self { node, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), stranger }
+    }
+
+    async fn dial(&self) -> Connection {
+        self.stranger.dial(self.address, Some(self.node)).await.unwrap()
+    }
+
+    /// A connection on which both have said hello; what the node has shown.
+    async fn met(&self) -> (Connection, Vec<u8>, Vec<u8>) {
+        let connection = self.dial().await;
+        let mut exchange = connection.open().await.unwrap();
+        let hello = Hello { boot: [1; 16], program: "0.0.0".into(), tags: vec![[7; 16]; TAGS] };
+        send(&mut exchange, &wire::encode(&hello)).await;
+        let theirs = exchange.receive(BYTES_MAX, WAIT).await.unwrap().unwrap();
+        send(&mut exchange, &wire::encode(&Introduction { credentials: Vec::new() })).await;
+        let shown = exchange.receive(BYTES_MAX, WAIT).await.unwrap().unwrap();
+        (connection, theirs, shown)
+    }
+}
+
+async fn send(exchange: &mut Exchange, frame: &[u8]) {
+    exchange.send(frame, BYTES_MAX, WAIT).await.unwrap();
+}
+
+/// The answer to one frame.
+async fn asked(connection: &Connection, frame: &[u8]) -> Result<Option<Vec<u8>>, TransportError> {
+    let mut exchange = connection.open().await?;
+    exchange.send(frame, BYTES_MAX, WAIT).await?;
+    exchange.finish()?;
+    exchange.receive(BYTES_MAX, WAIT).await
+}
+
+async fn refused(connection: &Connection, frame: &[u8]) -> RefusalReason {
+    let answer = asked(connection, frame).await.unwrap().unwrap();
+    wire::decode::<Refused>(&answer).unwrap().reason
+}
+
+async fn not_admitted(connection: &Connection, request: &JoinRequest) -> Refusal {
+    let answer = asked(connection, &wire::encode(request)).await.unwrap().unwrap();
+    wire::decode::<NotAdmitted>(&answer).unwrap().refusal
+}
+
+/// Runs `body` against a node whose swarm's ticket is handed in; afterwards the node must still end as it should.
+fn against_a_node(edge: &Edge, body: impl AsyncFnOnce(Scene, Ticket)) {
+    edge.run(["swarm", "create", "home"]).expect(0, &[]);
+    let ticket = edge.run(["swarm", "invite", "home"]).expect(0, &[]).stdout;
+    let node = edge.run(["id"]).expect(0, &[]).stdout.trim().parse().unwrap();
+    let running = edge.start(&["run", "--threads", "1", "--port", "4500"]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let scene = Scene::new(node, 4500);
+        // It may not listen yet.
+        while scene.stranger.dial(scene.address, Some(node)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        body(scene, ticket.trim().parse().unwrap()).await;
+    });
+    running.signal("TERM");
+    running.wait().expect(0, &["giving back"]);
+}
+
+fn invite(key: &SigningKey, swarm: SwarmId, by: PeerId) -> Issued {
+    let invite = Invite { swarm, id: InviteId::from_bytes([5; 16]), expires_ms: None, uses_max: 9, epoch: 0 };
+    Issued { by, delegation: None, paper: Signed::sign(key, &invite) }
+}
+
+#[test]
+fn strangers_learn_a_version_and_random_numbers() {
+    namespace::alone("strangers::strangers_learn_a_version_and_random_numbers", || {
+        let edge = Edge::new();
+        against_a_node(&edge, async |scene, ticket| {
+            let (connection, hello, shown) = scene.met().await;
+            assert_eq!(shown, [1, 2, 0], "no credential at all");
+            let hello_of = |frame: &[u8]| wire::decode::<Hello>(frame).unwrap();
+            let (_, second, _) = scene.met().await;
+            let (first, second) = (hello_of(&hello), hello_of(&second));
+            assert_eq!((first.tags.len(), second.tags.len()), (TAGS, TAGS), "nobody counts its swarms");
+            let is_new = |tag: &[u8; 16]| !first.tags.contains(tag);
+            assert!(second.tags.iter().all(is_new), "nothing can be recognised on another connection");
+            let text = String::from_utf8_lossy(&hello).into_owned();
+            assert!(!text.contains("home") && text.contains(env!("CARGO_PKG_VERSION")));
+            let swarm = *ticket.founding().id().as_bytes();
+            assert!(!hello.windows(16).any(|bytes| bytes == &swarm[..16]));
+            drop(connection);
+        });
+    });
+}
+
+#[test]
+fn strangers_get_no_work_no_peers_and_no_membership() {
+    namespace::alone("strangers::strangers_get_no_work_no_peers_and_no_membership", || {
+        let edge = Edge::new();
+        against_a_node(&edge, async |scene, ticket| {
+            let (connection, ..) = scene.met().await;
+            let budget = Budget {
+                threads: 1,
+                duty_permille: 1000,
+                tokens_per_s: 1,
+                power: PowerSource::Mains,
+                lasts_s: None,
+            };
+            let pull = Pull { budget, models: Vec::new(), tokens: 1, jobs: 1, wait_ms: 0 };
+            let swarm = ticket.founding().id();
+            for frame in [
+                wire::encode(&pull),
+                wire::encode(&PeersAsked {}),
+                wire::encode(&Release { attempts: vec![1] }),
+                wire::encode(&LeaveSwarm { swarm }),
+                vec![1, 200],
+            ] {
+                assert_eq!(refused(&connection, &frame).await, RefusalReason::Stranger, "{frame:?}");
+            }
+            let mine = SigningKey::from_bytes(&[9; 32]);
+            let founder = ticket.founding().founder;
+            let elsewhere =
+                Founding { founder: id_of(&mine), nonce: [1; 16], name: "other".parse().unwrap() }.id();
+            let ask = async |swarm, invite| not_admitted(&connection, &JoinRequest { swarm, invite }).await;
+            assert_eq!(ask(swarm, invite(&mine, swarm, founder)).await, Refusal::Forged);
+            // Of a swarm that it is not in it says the same as of an invite of somebody else's.
+            assert_eq!(ask(swarm, invite(&mine, swarm, id_of(&mine))).await, Refusal::NotAdmitting);
+            assert_eq!(ask(elsewhere, invite(&mine, elsewhere, id_of(&mine))).await, Refusal::NotAdmitting);
+            assert_eq!(ask(elsewhere, ticket.invite().clone()).await, Refusal::NotAdmitting);
+            // The ticket itself lets one in, and only one.
+            let request = JoinRequest { swarm, invite: ticket.invite().clone() };
+            let admitted = asked(&connection, &wire::encode(&request)).await.unwrap().unwrap();
+            assert_eq!(wire::kind(&admitted), Ok(wire::Admitted::KIND));
+            let another = Endpoint::bind(&SigningKey::from_bytes(&[8; 32]), Listen::default()).unwrap();
+            let second = Scene { stranger: another, ..scene };
+            let (connection, ..) = second.met().await;
+            assert_eq!(not_admitted(&connection, &request).await, Refusal::Exhausted);
+        });
+    });
+}
+
+#[test]
+fn malformed_messages_cost_only_themselves() {
+    namespace::alone("strangers::malformed_messages_cost_only_themselves", || {
+        let edge = Edge::new();
+        against_a_node(&edge, async |scene, _| {
+            let (connection, ..) = scene.met().await;
+            assert_eq!(refused(&connection, &[9, 16]).await, RefusalReason::Wrong, "another version");
+            assert_eq!(refused(&connection, &[1]).await, RefusalReason::Wrong, "cut off");
+            assert_eq!(refused(&connection, &[1, 5, 0xff, 0xff]).await, RefusalReason::Wrong, "no body");
+            let long = [&[1, 5][..], &[0; 60_000]].concat();
+            assert!(asked(&connection, &long).await.is_err(), "longer than any question of a stranger");
+            // One that says nothing, and one that stops in the middle, keep nobody from being answered.
+            let silent = scene.dial().await;
+            let mut half = connection.open().await.unwrap();
+            half.send(&[1, 5], BYTES_MAX, WAIT).await.unwrap();
+            assert_eq!(refused(&connection, &[1, 3]).await, RefusalReason::Stranger);
+            // Who begins with something else than hello is not spoken with.
+            let mut exchange = silent.open().await.unwrap();
+            send(&mut exchange, &wire::encode(&PeersAsked {})).await;
+            assert!(!matches!(exchange.receive(BYTES_MAX, WAIT).await, Ok(Some(_))));
+            let (connection, ..) = scene.met().await;
+            assert_eq!(refused(&connection, &[1, 3]).await, RefusalReason::Stranger);
+        });
+    });
+}
