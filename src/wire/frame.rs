@@ -18,6 +18,18 @@ pub trait Message: Serialize + DeserializeOwned {
     const BYTES_MAX: usize;
 }
 
+/// Names each message with its kind, which is never used for another, and the bytes of its frame at most.
+macro_rules! messages {
+    ($($name:ident $kind:literal $bytes:expr;)*) => { $(
+        impl $crate::wire::Message for $name {
+            const KIND: u8 = $kind;
+            const NAME: &'static str = stringify!($name);
+            const BYTES_MAX: usize = $bytes;
+        }
+    )* };
+}
+pub(super) use messages;
+
 /// Why a frame is not the message that was expected.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 // Only the type: no socket is opened here.
 use core::net::SocketAddr;
 
-use super::{Admitted, Credential, JoinRequest, Message, PeerId, Refusal, SIGNED_BYTES_MAX, SwarmId};
+use super::frame::messages;
+use super::{Admitted, Credential, JoinRequest, PeerId, Refusal, SIGNED_BYTES_MAX, SwarmId};
 
 /// Tags of a hello, always so many: a node in fewer swarms fills up with random ones, so that nobody counts its swarms.
 /// 64 swarms with two secrets each.
@@ -82,16 +83,7 @@ pub struct NotAdmitted {
     pub refusal: Refusal,
 }
 
-macro_rules! message {
-    ($($name:ident $kind:literal $bytes:expr;)*) => { $(
-        impl Message for $name {
-            const KIND: u8 = $kind;
-            const NAME: &'static str = stringify!($name);
-            const BYTES_MAX: usize = $bytes;
-        }
-    )* };
-}
-message! {
+messages! {
     Hello 1 (128 + TAGS * 16);
     Introduction 2 (16 + CREDENTIALS_MAX * 1024);
     PeersAsked 3 16;

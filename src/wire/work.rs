@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContentKey, JobSpec, Message, ModelHash, PeerId, SegmentResult, Signed, SignedKind, SwarmId};
+use super::frame::messages;
+use super::{ContentKey, JobSpec, ModelHash, PeerId, SegmentResult, Signed, SignedKind, SwarmId};
 
 /// Jobs in one answer at most: with the longest segment and its lead they stay below the frame's limit.
 pub const LEASES_PER_PULL_MAX: usize = 32;
@@ -232,16 +233,7 @@ pub struct Refused {
     pub retry_ms: u32,
 }
 
-macro_rules! message {
-    ($($name:ident $kind:literal $bytes:expr;)*) => { $(
-        impl Message for $name {
-            const KIND: u8 = $kind;
-            const NAME: &'static str = stringify!($name);
-            const BYTES_MAX: usize = $bytes;
-        }
-    )* };
-}
-message! {
+messages! {
     Pull 16 1024;
     // A segment has 32 KiB and its lead 4 KiB at most.
     Granted 17 (LEASES_PER_PULL_MAX * 40 * 1024);
@@ -262,7 +254,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{self, Carry, ChunkOptions, ChunkSpan, Syntax};
+    use crate::wire::{self, Carry, ChunkOptions, ChunkSpan, Message, Syntax};
 
     fn budget() -> Budget {
         let power = PowerSource::Battery;
