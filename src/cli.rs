@@ -12,8 +12,11 @@ mod human;
 mod id;
 mod logs;
 mod model;
+mod node;
 mod process;
+mod queue;
 mod run;
+mod status;
 mod store;
 mod swarm;
 mod table;
@@ -39,11 +42,12 @@ Examples:
   edge swarm invite home                a ticket that lets another one in
   edge run                              lend this machine to its swarms
   edge embed ~/notes --swarm home -o notes.jsonl
+  edge status                           load, queue, swarms, peers
   edge bench                            how fast this device is
 
 Exit codes: 0 all done, 1 some documents failed, 2 wrong usage or configuration,
 3 the machine would not (model, store, disk, output), 4 data directory in use,
-130 interrupted (what was computed is kept).";
+5 no node runs here, 130 interrupted (what was computed is kept).";
 
 /// Turns documents into chunks and vectors on low-power devices.
 #[derive(Debug, Parser)]
@@ -85,6 +89,20 @@ enum Command {
     /// Found swarms, invite to them, join them
     #[command(subcommand)]
     Swarm(swarm::Command),
+    /// Show what this node does: load, queue, swarms, peers
+    Status(status::Arguments),
+    /// Show who is connected
+    Peers,
+    /// Show jobs of others that are here, and jobs that nobody could compute
+    #[command(subcommand)]
+    Queue(queue::Command),
+    /// Show the commands that this node computes for
+    Jobs,
+    /// End what a command asks for; what was computed is kept
+    Cancel {
+        /// As `edge jobs` shows it
+        id: u64,
+    },
     /// Measure how fast this device runs the model
     Bench(bench::Arguments),
     /// List, add and check models
@@ -159,6 +177,11 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Embed(arguments) => embed::run(arguments, &context),
         Command::Run(arguments) => run::run(&arguments, &context),
         Command::Swarm(command) => swarm::run(command, &context),
+        Command::Status(arguments) => status::run(&arguments, &context),
+        Command::Peers => status::peers(&context),
+        Command::Queue(command) => queue::run(command, &context),
+        Command::Jobs => queue::jobs(&context),
+        Command::Cancel { id } => queue::cancel(id, &context),
         Command::Bench(arguments) => bench::run(&arguments, &context),
         Command::Model(command) => model::run(command, &context),
         Command::Store(command) => store::run(&command, &context),

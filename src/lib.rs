@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! cli         one file a subcommand: reads what the user names, writes what was asked for
-//! node        carries out: the actors aggregator, worker and mesh; runs alone and over a swarm
+//! api         the control socket of a running node: HTTP on a Unix socket, both ends
+//! node        carries out: the actors aggregator, worker and mesh; runs in this process
 //! config      defaults < file < EDGE_* < flags, every value with its source
 //! store       one LMDB environment and one key in a data directory, held by one process
 //! inference   segment, chunk, tokenise, batch, embed; the model folder
@@ -16,7 +17,7 @@
 //! ```
 //!
 //! `store`, `inference`, `transport` and `discovery` do not know each other; `proto` knows `wire` alone, and `wire`
-//! nobody. A room appears with its first file: `power` and `api` are still to come.
+//! nobody. A room appears with its first file: `power` is still to come.
 //!
 //! # The life of one job, on one machine
 //! 1. `cli::embed` walks the paths, reads each document once and cuts it by [`inference::cut`], a pure function
@@ -32,8 +33,8 @@
 //!    and writes the lines, in source order.
 //!
 //! # The life of one job, in a swarm
-//! 1. As above, but the job goes to this node's [`node`] `aggregator`, which keeps its text in memory and asks the
-//!    [`proto::Ledger`] who may have it. Workers wait in a long poll, and get leases in proportion to their speed.
+//! 1. As above, but the job goes through the control socket ([`api`]) to the [`node`] that runs here, or that the command
+//!    brought with it: to its `aggregator`, which keeps its text in memory and asks the [`proto::Ledger`] who may have it. Workers wait in a long poll, and get leases in proportion to their speed.
 //! 2. A worker writes the job to its queue, runs it, and writes the result in its place: each step is a transaction
 //!    that the [`proto::Queue`] asked for. A courier delivers it until the aggregator has answered.
 //! 3. The aggregator checks what came, writes it with its receipt, and only then answers the worker and tells whoever
@@ -49,6 +50,7 @@
 //! - Text goes to members of the swarm that its owner named, and to nobody else. Without `--swarm` no socket is opened.
 //! - What a peer sends is bounded before it is read, and judged before it counts.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod discovery;

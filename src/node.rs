@@ -7,28 +7,33 @@ mod aggregator;
 mod ask;
 mod clock;
 mod compute;
+mod control;
 mod disk;
 mod local;
 mod mesh;
 mod models;
 mod running;
-mod swarm_run;
+mod runs;
+mod swarms;
 mod worker;
 
 pub use crate::{
     discovery::{BootstrapAddress, own_addresses},
     transport::free_port,
 };
-pub use aggregator::{AggregatorClient, ClientEvent, ClientId};
+pub use aggregator::{
+    AggregatorClient, AggregatorTotals, ClientAbout, ClientDesk, ClientEvent, ClientId, ClientInfo,
+};
 pub use ask::AskError;
 pub use clock::wall_clock_ms;
 pub use compute::ComputeError;
+pub use control::{Control, NodeStatus};
 pub use disk::{Disk, DiskError};
 pub use local::{Failure, LocalRun, Outcome, RunError, Runner};
 pub use mesh::PeerInfo;
 pub use models::{ModelPlace, ModelsError, add_model, find_model, list_models, model_places};
-pub use running::{Node, NodeOptions, NodeStatus};
-pub use swarm_run::SwarmRun;
+pub use running::{Node, NodeOptions};
+pub use swarms::{Change, InviteView, SwarmAnswer, SwarmCommand, SwarmView, SwarmsError, decide, place};
 pub use worker::WorkerCounts;
 
 /// Why a node ends that nobody asked to.

@@ -4,6 +4,7 @@
 //! transaction outlives a call, so the map can grow between any two of them; writing takes `&mut self`,
 //! so the compiler proves that no read is open while it does.
 
+mod dead;
 mod env;
 mod error;
 mod identity;
@@ -14,6 +15,7 @@ mod results;
 mod runs;
 mod swarms;
 
+pub use dead::DeadLetter;
 pub use env::{Opened, Store, StoreReport};
 pub use error::StoreError;
 pub use identity::{Identity, IdentityError};

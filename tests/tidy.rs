@@ -18,7 +18,8 @@ const MAP: &[(&str, &[&str])] = &[
     ("discovery", &["wire"]),
     ("config", &[]),
     ("node", &["wire", "proto", "store", "inference", "transport", "discovery"]),
-    ("cli", &["wire", "proto", "store", "inference", "config", "node"]),
+    ("api", &["wire", "proto", "store", "inference", "node"]),
+    ("cli", &["wire", "proto", "store", "inference", "config", "node", "api"]),
 ];
 
 /// Files whose results must replay from their arguments.

@@ -4,7 +4,8 @@ use std::{
     env,
     ffi::OsString,
     fs::{self, DirBuilder},
-    os::unix::fs::DirBuilderExt,
+    io::{Read, Write},
+    os::unix::{fs::DirBuilderExt, net::UnixStream},
     path::{Path, PathBuf},
 };
 
@@ -48,15 +49,20 @@ impl Context {
         Ok(Self { config, json: global.json })
     }
 
-    /// Makes the identity's directory where it is absent, private to its owner, and locks it.
-    pub(super) fn lock(&self, purpose: &str) -> anyhow::Result<DirectoryLock> {
+    /// Makes the identity's directory where it is absent, private to its owner.
+    pub(super) fn directory(&self) -> anyhow::Result<PathBuf> {
         let path = self.config.identity_dir();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&path)
             .map_err(|source| StoreError::Directory { path: path.clone(), source })?;
-        Ok(DirectoryLock::take(&path, purpose)?)
+        Ok(path)
+    }
+
+    /// Locks the identity's directory.
+    pub(super) fn lock(&self, purpose: &str) -> anyhow::Result<DirectoryLock> {
+        Ok(DirectoryLock::take(&self.directory()?, purpose)?)
     }
 
     /// Opens the store, and says so when a damaged one was set aside.
@@ -97,6 +103,41 @@ pub(super) fn stop_on_signals() -> anyhow::Result<Stop> {
         signal_hook::flag::register(signal, stop.flag()).context("cannot listen for signals")?;
     }
     Ok(stop)
+}
+
+/// Wakes a thread that has nothing to do but wait for a signal, or for the end of something.
+pub(super) struct Bell {
+    ear: UnixStream,
+    clapper: UnixStream,
+}
+
+impl Bell {
+    /// One that every signal rings which [`stop_on_signals`] listens to; it must have been called before.
+    pub(super) fn on_signals() -> anyhow::Result<Self> {
+        let (ear, clapper) = UnixStream::pair().context("cannot listen for signals")?;
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
+        {
+            let clapper = clapper.try_clone().context("cannot listen for signals")?;
+            signal_hook::low_level::pipe::register(signal, clapper).context("cannot listen for signals")?;
+        }
+        Ok(Self { ear, clapper })
+    }
+
+    /// Something that rings it.
+    pub(super) fn rope(&self) -> anyhow::Result<impl FnOnce() + Send + 'static> {
+        let mut clapper = self.clapper.try_clone().context("cannot wait for the node")?;
+        Ok(move || {
+            // Nobody waits any more where this fails.
+            let _ = clapper.write_all(b".");
+        })
+    }
+
+    /// Waits until it has rung.
+    pub(super) fn wait(&mut self) {
+        let mut rung = [0];
+        // It can be interrupted, which is a signal as well.
+        let _ = self.ear.read(&mut rung);
+    }
 }
 
 /// Signals that whoever started us has switched off, as `nohup` does: bit `n - 1` stands for signal `n`. What is

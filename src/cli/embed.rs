@@ -1,6 +1,8 @@
 //! `edge embed`: files and folders become chunks and vectors.
 
+mod detach;
 mod documents;
+mod place;
 mod progress;
 mod run;
 mod scan;
@@ -19,8 +21,9 @@ use clap::ValueEnum;
 
 use self::{
     documents::{Documents, Exclude, Remark},
+    place::{Placed, placed},
     progress::Progress,
-    run::{Embedding, Ending},
+    run::{EmbedError, Embedding, Ending},
     scan::{Origin, ScanError, ScanOptions},
     sink::{Sink, SinkError},
     summary::Summary,
@@ -28,11 +31,13 @@ use self::{
 use super::{
     context::{Context, FlagSetting, stop_on_signals},
     exit::{Exit, UsageError},
-    human, process, swarm, talk,
+    human,
+    node::Seat,
+    process, talk,
 };
 use crate::{
     inference::{ChunkOptions, ModelFolder, Stop},
-    node::{LocalRun, Runner, find_model, wall_clock_ms},
+    node::{RunError, find_model, wall_clock_ms},
     wire::{ContentKey, PeerId, Run, RunId, RunState},
 };
 
@@ -89,6 +94,12 @@ pub(super) struct Arguments {
     /// Share the work, and with it the text, with the members of this swarm; `local` shares nothing
     #[arg(long, value_name = "NAME", default_value = "local")]
     swarm: String,
+    /// Compute nothing here: leave all to the others of the swarm
+    #[arg(long, requires = "swarm", conflicts_with = "threads")]
+    others_only: bool,
+    /// Go on in the background; messages go to FILE.log
+    #[arg(long, requires = "output")]
+    detach: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -117,27 +128,25 @@ impl Arguments {
 
 /// Runs `edge embed`.
 pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exit> {
+    if arguments.detach {
+        return detach::detach(&arguments);
+    }
     let begun = Instant::now();
     let stop = stop_on_signals()?;
     let folder = find_model(context.config.model(), &context.config.data_dir())?;
     let options = scan_options(context, &folder)?;
     let found = find_documents(&arguments, context)?;
     let mut sink = open_sink(&arguments, folder.manifest().dimension)?;
-    let lock = context.lock("embed")?;
-    let store = context.store(&lock)?;
-    let identity = context.identity()?;
+    let directory = context.directory()?;
+    let seat = Seat::take(context, "embed")?;
     let mut progress = Progress::new();
     let mut embedding = Embedding::new(options, stop.clone());
-    let remarks = match collect(found, context, &mut embedding, &progress, &stop) {
+    let remarks = match collect(found, &directory, &mut embedding, &progress, &stop) {
         Ok(remarks) => remarks,
         Err(ScanError::Interrupted) => return Ok(interrupted(&progress, &embedding, arguments.fresh)),
         Err(error) => return Err(error.into()),
     };
-    let threads = context.threads();
-    let mut run: Box<dyn Runner> = match swarm::place(&store, &arguments.swarm)? {
-        None => Box::new(LocalRun::new(store, folder.clone(), identity.peer_id(), threads, stop)),
-        Some(swarm) => Box::new(swarm::run_over(swarm, store, &identity, folder.clone(), context)?),
-    };
+    let Placed { mut run, node, threads, own } = placed(seat, &arguments, context, &folder, &stop)?;
     let keys = embedding.keys();
     let missing_bytes = embedding.look_up(&*run, arguments.fresh)?;
     let (id, mut record) = describe_run(&arguments.paths, &embedding, &keys, &folder);
@@ -148,7 +157,15 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     }
     progress.computing(missing_bytes);
     tracing::info!(documents = embedding.documents.len(), missing_bytes, "run begins");
-    let ending = embedding.execute(&mut *run, &mut sink, &folder.manifest().name, threads, &mut progress)?;
+    let name = &folder.manifest().name;
+    let ending = match embedding.execute(&mut *run, &mut sink, name, threads, &mut progress) {
+        Err(EmbedError::Run(error @ RunError::Cancelled)) => {
+            progress.finish();
+            talk::say(&error.to_string());
+            return Ok(Exit::Interrupted);
+        }
+        other => other?,
+    };
     match ending {
         Ending::Complete => {}
         Ending::Closed => return Ok(Exit::Done),
@@ -167,10 +184,14 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     if let Some(report) = run.sweep(wall_clock_ms(), context.config.keep(), &id)? {
         tracing::info!(runs = report.runs, results = report.results, "old results removed");
     }
-    let own = (arguments.swarm != "local").then(|| identity.peer_id());
+    drop(run);
+    let own = (arguments.swarm != "local").then_some(own);
     let summary = summarise(&embedding, &remarks, failed, begun, &folder, own);
     tracing::info!(chunks = summary.chunks, failed, "run ends");
     print(&arguments, context, &embedding, &summary)?;
+    if let Some(node) = node {
+        node.finish(&stop)?;
+    }
     Ok(if failed > 0 { Exit::SomeFailed } else { Exit::Done })
 }
 
@@ -230,7 +251,7 @@ fn open_sink(arguments: &Arguments, dimension: usize) -> anyhow::Result<Sink> {
 /// Finds and scans every document. Only an interruption ends it early.
 fn collect(
     mut found: Documents,
-    context: &Context,
+    directory: &Path,
     embedding: &mut Embedding,
     progress: &Progress,
     stop: &Stop,
@@ -239,7 +260,7 @@ fn collect(
     for (at, path) in files.iter().enumerate() {
         progress.scanning(at, files.len());
         let origin = match path.to_str() {
-            Some("-") => Origin::from_stdin(&context.config.identity_dir(), stop),
+            Some("-") => Origin::from_stdin(directory, stop),
             _ => Ok(Origin::File(path.clone())),
         };
         let path = path.clone();

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{config::ConfigError, store::LockError};
+use crate::{api::ClientError, config::ConfigError, node::SwarmsError, store::LockError};
 
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub(super) enum Exit {
     Unable = 3,
     /// The data directory is in use by another process.
     Busy = 4,
+    /// No node runs here.
+    NotRunning = 5,
     /// Interrupted by a signal; what was computed is kept.
     Interrupted = 130,
 }
@@ -32,12 +34,18 @@ impl Exit {
     pub(super) fn of(error: &anyhow::Error) -> Self {
         if error.chain().any(|e| matches!(e.downcast_ref(), Some(LockError::Held { .. }))) {
             Self::Busy
-        } else if error.chain().any(|e| e.is::<ConfigError>() || e.is::<UsageError>()) {
+        } else if error.chain().any(is_usage) {
             Self::Usage
         } else {
             Self::Unable
         }
     }
+}
+
+fn is_usage(error: &(dyn std::error::Error + 'static)) -> bool {
+    let is_swarms = matches!(error.downcast_ref(), Some(other) if !matches!(other, SwarmsError::Entropy(_)));
+    let is_clients = matches!(error.downcast_ref(), Some(ClientError::Usage(_)));
+    is_swarms || is_clients || error.is::<ConfigError>() || error.is::<UsageError>()
 }
 
 /// A command line that parses and cannot be meant.

@@ -1,13 +1,26 @@
 //! `edge run`: lends this machine to the swarms it is in, until it is told to stop.
 
-use std::{thread, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
-    context::{Context, FlagSetting, stop_on_signals},
-    exit::{Exit, UsageError},
-    swarm, talk,
+    context::{Bell, Context, FlagSetting, stop_on_signals},
+    exit::Exit,
+    node::{OwnNode, Threads},
+    talk,
 };
-use crate::node::{Node, find_model};
+use crate::{
+    api::Client,
+    inference::Stop,
+    node::find_model,
+    store::{DirectoryLock, LockError},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,8 +29,10 @@ Examples:
 
 Ctrl-C gives back what is not begun, delivers what is done, and ends.";
 
-/// How long the main thread sleeps between two looks at the signals.
-const LOOK: Duration = Duration::from_millis(500);
+/// How long it waits for a command that has the data directory.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Between two looks at that.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Arguments of `edge run`.
 #[derive(Debug, clap::Args)]
@@ -60,33 +75,34 @@ impl Arguments {
 /// Runs `edge run`.
 pub(super) fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Exit> {
     let stop = stop_on_signals()?;
+    let mut bell = Bell::on_signals()?;
     let folder = find_model(context.config.model(), &context.config.data_dir())?;
-    let lock = context.lock("run")?;
-    let mut store = context.store(&lock)?;
+    let lock = lock(context, &stop)?;
+    let store = context.store(&lock)?;
     let (swarms, _) = store.swarms()?;
-    if swarms.is_empty() {
-        return Err(UsageError(
-            "this node is in no swarm, so there is nobody to work for; `edge swarm create NAME` founds one, `edge swarm join TICKET` joins one".into(),
-        )
-        .into());
-    }
-    let identity = context.identity()?;
-    let lent = context
-        .config
-        .lent_threads()
-        .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
-    let options = swarm::options(context, &mut store, lent, 0)?;
-    let node = Node::start(store, &identity, folder, options)?;
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    let lent = context.config.lent_threads().unwrap_or_else(cores);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let ended = {
+        let (is_over, rope) = (Arc::clone(&is_over), bell.rope()?);
+        move || {
+            is_over.store(true, Ordering::SeqCst);
+            rope();
+        }
+    };
+    let threads = Threads { lent, own: context.threads() };
+    let node = OwnNode::start(context, store, lock, folder, threads, ended)?;
     let names: Vec<String> = swarms.iter().map(|record| record.founding().name.to_string()).collect();
-    talk::say(&format!(
-        "node {} listens on UDP port {}, lends {} to {}",
-        identity.peer_id().short(),
-        node.port(),
-        super::human::count(lent as u64, "thread"),
-        names.join(", "),
-    ));
-    while !stop.is_asked() && !node.is_over() {
-        thread::park_timeout(LOOK);
+    let (id, port) = (context.identity()?.peer_id().short(), node.port());
+    let threads = super::human::count(lent as u64, "thread");
+    talk::say(&match names.is_empty() {
+        false => format!("node {id} listens on UDP port {port}, lends {threads} to {}", names.join(", ")),
+        true => format!(
+            "node {id} listens on UDP port {port}; it is in no swarm yet and lends to nobody: `edge swarm create NAME` founds one, `edge swarm join TICKET` joins one"
+        ),
+    });
+    while !stop.is_asked() && !is_over.load(Ordering::SeqCst) {
+        bell.wait();
     }
     let was_asked = stop.is_asked();
     if was_asked {
@@ -94,4 +110,26 @@ pub(super) fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<E
     }
     node.stop()?;
     Ok(if was_asked { Exit::Done } else { Exit::Unable })
+}
+
+/// Takes the lock; waits a while for a command that has it, but not for another node.
+fn lock(context: &Context, stop: &Stop) -> anyhow::Result<DirectoryLock> {
+    let begun = Instant::now();
+    let mut has_said = false;
+    loop {
+        let error = match context.lock("run") {
+            Ok(lock) => return Ok(lock),
+            Err(error) => error,
+        };
+        let is_held = matches!(error.downcast_ref(), Some(LockError::Held { .. }));
+        let is_node = || Client::connect(&super::node::place(context)).is_ok_and(|client| client.is_some());
+        if !is_held || is_node() || begun.elapsed() >= LOCK_WAIT || stop.is_asked() {
+            return Err(error);
+        }
+        if !has_said {
+            talk::say(&format!("{error}; waiting for {} s", LOCK_WAIT.as_secs()));
+            has_said = true;
+        }
+        thread::park_timeout(LOOK);
+    }
 }

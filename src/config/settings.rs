@@ -45,6 +45,16 @@ pub const SETTINGS: &[Setting] = &[
         help: "nodes to go to first: ID@HOST:PORT, comma-separated",
         check: bootstrap,
     },
+    Setting {
+        key: "control.socket",
+        help: "path of the control socket (empty: beside the store)",
+        check: anything,
+    },
+    Setting {
+        key: "control.shared",
+        help: "every user may see the status; root and group `edge` may do the rest",
+        check: switch,
+    },
     Setting { key: "store.keep_days", help: "days that results of a run are kept", check: keep_days },
     Setting { key: "log.level", help: "error, warn, info, debug or trace", check: level },
     Setting { key: "log.format", help: "text or json", check: format },
@@ -200,6 +210,16 @@ impl Config {
         self.text("network.bootstrap").split(',').map(str::trim).filter(|text| !text.is_empty())
     }
 
+    /// Path of the control socket; `None` for one beside the store.
+    pub fn socket(&self) -> Option<PathBuf> {
+        Some(self.text("control.socket")).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    /// Whether every user of the machine may see the status.
+    pub fn is_socket_shared(&self) -> bool {
+        self.text("control.shared") == "true"
+    }
+
     /// How long the results of a run are kept.
     pub fn keep(&self) -> Duration {
         Duration::from_secs(86_400 * self.number::<u64>("store.keep_days"))
@@ -239,13 +259,18 @@ fn default(key: &str, data_dir: &str) -> String {
         "identity" => "default",
         "model" => "all-minilm-l6-v2",
         "network.mdns" => "true",
-        "network.bootstrap" => "",
+        "network.bootstrap" | "control.socket" => "",
+        "control.shared" => "false",
         "store.keep_days" => "30",
         "log.level" => "warn",
         "log.format" => "text",
         _ => "0",
     }
     .to_owned()
+}
+
+fn anything(_: &str) -> Result<(), String> {
+    Ok(())
 }
 
 fn directory(text: &str) -> Result<(), String> {

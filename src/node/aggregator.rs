@@ -4,16 +4,18 @@
 //! ledger and the texts; a batch of messages is handled, then written in one transaction, and only then answered.
 
 mod client;
+mod clients;
 mod own;
 mod results;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, mpsc::SyncSender},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-pub use client::{AggregatorClient, ClientEvent};
+use client::Client;
+pub use client::{AggregatorClient, ClientAbout, ClientDesk, ClientEvent, ClientId, ClientInfo};
 use results::{Arrival, Proofs};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -26,10 +28,7 @@ use super::{
     disk::{Disk, DiskError},
 };
 use crate::{
-    proto::{
-        Attempt, LEDGER_JOBS_MAX, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker,
-    },
-    store::{Found, Store},
+    proto::{Attempt, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker},
     wire::{
         ContentKey, Deliver, Delivered, Granted, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease, ModelHash,
         PULL_WAIT_MS_MAX, Pull, SwarmId, Withdrawn,
@@ -46,9 +45,6 @@ const PARKED_MAX: usize = 256;
 const LOOK: Duration = Duration::from_secs(3);
 /// Between two signs of life of this node's own threads to its own ledger.
 const HEARTBEAT: Duration = Duration::from_secs(3);
-
-/// Name of whoever asks for jobs; drawn by the node, never used twice.
-pub type ClientId = u64;
 
 /// The swarms that a peer has shown to be a member of. They change while it is connected, and whoever holds this
 /// sees that: a pull that waits gets no text of a swarm that its worker has left meanwhile.
@@ -83,13 +79,30 @@ pub(super) enum Message {
     /// A worker said goodbye.
     Left(Worker),
     /// Somebody will ask for jobs and hear of them here.
-    Attach(ClientId, SyncSender<ClientEvent>),
+    Attach(ClientId, ClientAbout, mpsc::Sender<ClientEvent>),
     /// And no longer: what only it had asked for is cancelled.
     Detach(ClientId),
     /// Jobs, each with its tokens, for members of the swarm; gives back what there is no room for.
     Submit(ClientId, Option<SwarmId>, Vec<JobSpec>, oneshot::Sender<Vec<JobSpec>>),
     /// Numbers for people.
-    Counts(oneshot::Sender<LedgerCounts>),
+    Counts(oneshot::Sender<(LedgerCounts, AggregatorTotals)>),
+    /// Who asks for jobs, for people.
+    Clients(oneshot::Sender<Vec<ClientInfo>>),
+    /// All that this client asks for is not wanted any more; says whether there is one.
+    CancelClient(ClientId, oneshot::Sender<bool>),
+    /// Dead letters are to be tried again, these or all; says how many there were.
+    Raise(Vec<ContentKey>, oneshot::Sender<u64>),
+}
+
+/// What an aggregator has come to since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AggregatorTotals {
+    /// Jobs whose results are on the disk.
+    pub done: u64,
+    /// Jobs that failed for good.
+    pub dead: u64,
+    /// Dead letters that are kept, of earlier lives too.
+    pub dead_letters: usize,
 }
 
 #[derive(Debug)]
@@ -119,7 +132,10 @@ pub(super) struct Aggregator {
     proofs: Proofs,
     begun: Instant,
     jobs: BTreeMap<ContentKey, Asked>,
-    clients: BTreeMap<ClientId, SyncSender<ClientEvent>>,
+    clients: BTreeMap<ClientId, Client>,
+    /// Jobs that failed for good, and why; the store has them too.
+    dead: BTreeMap<ContentKey, String>,
+    totals: AggregatorTotals,
     parked: Vec<Parked>,
     compute: Compute,
     model: ModelHash,
@@ -183,6 +199,8 @@ impl Aggregator {
             begun: Instant::now(),
             jobs: BTreeMap::new(),
             clients: BTreeMap::new(),
+            dead: BTreeMap::new(),
+            totals: AggregatorTotals::default(),
             parked: Vec::new(),
             model: engine.folder().hash(),
             compute: Compute::new(engine.clone(), threads, computed),
@@ -205,6 +223,8 @@ impl Aggregator {
         mut events: mpsc::Receiver<ComputeEvent>,
         cancelled: CancellationToken,
     ) -> Result<(), super::NodeError> {
+        let letters = self.disk.call(|store| store.dead_letters()).await?;
+        self.dead = letters.into_iter().map(|(key, letter)| (key, letter.reason)).collect();
         let mut batch = Vec::with_capacity(BATCH_MAX);
         loop {
             let deadline = self.deadline();
@@ -271,8 +291,8 @@ impl Aggregator {
                 self.parked.retain(|parked| parked.worker != worker);
                 self.tell(LedgerEvent::Left { worker });
             }
-            Message::Attach(client, events) => {
-                self.clients.insert(client, events);
+            Message::Attach(client, about, events) => {
+                self.clients.insert(client, Client::new(about, events));
             }
             Message::Detach(client) => self.detach(client),
             Message::Submit(client, swarm, specs, answer) => {
@@ -280,43 +300,18 @@ impl Aggregator {
                 let _ = answer.send(refused);
             }
             Message::Counts(answer) => {
-                let _ = answer.send(self.ledger.counts());
+                let totals = AggregatorTotals { dead_letters: self.dead.len(), ..self.totals };
+                let _ = answer.send((self.ledger.counts(), totals));
             }
-        }
-    }
-
-    fn submit(&mut self, client: ClientId, swarm: Option<SwarmId>, specs: Vec<JobSpec>) -> Vec<JobSpec> {
-        let mut refused = Vec::new();
-        for spec in specs {
-            let key = spec.key;
-            if let Some(asked) = self.jobs.get_mut(&key) {
-                // Somebody else asks for the same text: the first one's placement stands, which may be the narrower.
-                if !asked.clients.contains(&client) {
-                    asked.clients.push(client);
-                }
-            } else if self.jobs.len() < LEDGER_JOBS_MAX {
-                let tokens = estimated_tokens(&spec.text);
-                self.jobs.insert(key, Asked { spec: Arc::new(spec), clients: vec![client], swarm });
-                self.tell(LedgerEvent::Submit { job: key, swarm, tokens });
-            } else {
-                refused.push(spec);
+            Message::Clients(answer) => {
+                let _ = answer.send(self.infos());
             }
-        }
-        refused
-    }
-
-    fn detach(&mut self, client: ClientId) {
-        self.clients.remove(&client);
-        let mut unwanted = Vec::new();
-        for (key, asked) in &mut self.jobs {
-            asked.clients.retain(|other| *other != client);
-            if asked.clients.is_empty() {
-                unwanted.push(*key);
+            Message::CancelClient(client, answer) => {
+                let _ = answer.send(self.cancel(client));
             }
-        }
-        for key in unwanted {
-            self.jobs.remove(&key);
-            self.tell(LedgerEvent::Cancel { job: key });
+            Message::Raise(keys, answer) => {
+                let _ = answer.send(self.raise(keys));
+            }
         }
     }
 
@@ -437,6 +432,10 @@ impl Aggregator {
             }
             LedgerEffect::Commit { attempt, job, worker } => {
                 let clients = self.jobs.remove(&job).map(|asked| asked.clients).unwrap_or_default();
+                self.totals.done += 1;
+                if self.dead.remove(&job).is_some() {
+                    self.batch.raised.push(job);
+                }
                 self.batch.commit(attempt, job, worker.peer, clients);
             }
             LedgerEffect::Duplicate { attempt, .. } => self.batch.unasked(attempt),
@@ -445,10 +444,7 @@ impl Aggregator {
             // Whoever holds it lists it in its next heartbeat, and hears then that it is not wanted.
             LedgerEffect::Withdraw { .. } => {}
             LedgerEffect::Dead { job, reason } => {
-                tracing::warn!(%job, reason, "job is dead");
-                for client in self.jobs.remove(&job).map(|asked| asked.clients).unwrap_or_default() {
-                    self.batch.tell(client, ClientEvent::Dead { key: job, reason: reason.clone() });
-                }
+                self.bury(job, reason);
             }
             LedgerEffect::Wake => self.is_woken = true,
         }
@@ -456,19 +452,14 @@ impl Aggregator {
 
     /// Writes what has arrived, and only then says so.
     async fn write(&mut self) -> Result<(), DiskError> {
-        let (mut records, unasked, told) = std::mem::take(&mut self.batch).split();
-        if !records.is_empty() || !unasked.is_empty() {
-            let write = move |store: &mut Store| {
-                for late in unasked {
-                    if store.result(&late.key)? == Found::Nothing {
-                        records.push(late);
-                    }
-                }
-                store.put_committed(&records)
-            };
-            self.disk.call(write).await?;
+        let (written, told) = std::mem::take(&mut self.batch).split();
+        if !written.is_empty() {
+            let made_room = self.disk.call(move |store| written.write(store)).await?;
+            made_room.iter().for_each(|key| {
+                self.dead.remove(key);
+            });
         }
-        for client in told.carry_out(&self.clients) {
+        for client in told.carry_out(&mut self.clients) {
             tracing::warn!(client, "a client that does not listen is dropped");
             self.detach(client);
         }

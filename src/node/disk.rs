@@ -62,20 +62,4 @@ impl Disk {
         self.calls.send(call).await.map_err(|_| DiskError::Closed)?;
         Ok(answered.await.map_err(|_| DiskError::Closed)??)
     }
-
-    /// As [`Disk::call`], for a thread without a runtime.
-    ///
-    /// # Errors
-    /// [`DiskError`].
-    pub fn call_blocking<T: Send + 'static>(
-        &self,
-        body: impl FnOnce(&mut Store) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, DiskError> {
-        let (answer, answered) = oneshot::channel();
-        let call: Call = Box::new(move |store| {
-            let _ = answer.send(body(store));
-        });
-        self.calls.blocking_send(call).map_err(|_| DiskError::Closed)?;
-        Ok(answered.blocking_recv().map_err(|_| DiskError::Closed)??)
-    }
 }

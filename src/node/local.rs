@@ -8,10 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{DiskError, NodeError};
 use crate::{
     inference::{Computed, Engine, Job, JobError, ModelError, ModelFolder, Pool, Stop},
-    store::{Found, GcReport, Store, StoreError, is_expired},
+    store::{DirectoryLock, Found, GcReport, Store, StoreError, is_expired},
     wire::{ContentKey, PeerId, Run, RunId, RunState, SegmentResult},
 };
 
@@ -26,15 +25,15 @@ pub enum RunError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store's thread has ended, or the store failed.
-    #[error(transparent)]
-    Disk(DiskError),
     /// The model does not load.
     #[error("cannot load the model")]
     Model(#[source] ModelError),
-    /// The node has ended.
-    #[error(transparent)]
-    Node(Box<NodeError>),
+    /// The running node is gone, or says why it does not go on.
+    #[error("{0}")]
+    Node(String),
+    /// Somebody cancelled it.
+    #[error("cancelled; what was computed is kept, the same command goes on from there")]
+    Cancelled,
     /// This node can not compute.
     #[error("{reason}")]
     NoCompute {
@@ -54,6 +53,8 @@ pub enum RunError {
 pub enum Failure {
     /// Compute was asked to stop; nothing is wrong.
     Stopped,
+    /// Whoever was asked has forgotten it, as a node does whose client was not heard for long: ask again.
+    Forgotten,
     /// Why, for a person.
     Failed(String),
 }
@@ -154,12 +155,22 @@ pub struct LocalRun {
     unsaved: Vec<(ContentKey, SegmentResult)>,
     unsaved_since: Instant,
     waiting: Vec<Outcome>,
+    /// Until the run is over nobody else opens the store.
+    _lock: DirectoryLock,
 }
 
 impl LocalRun {
-    /// Over an open store. Nothing is loaded or started yet.
-    pub fn new(store: Store, folder: ModelFolder, peer: PeerId, threads: usize, stop: Stop) -> Self {
+    /// Over an open store, whose directory's lock this keeps. Nothing is loaded or started yet.
+    pub fn new(
+        store: Store,
+        folder: ModelFolder,
+        peer: PeerId,
+        threads: usize,
+        stop: Stop,
+        lock: DirectoryLock,
+    ) -> Self {
         Self {
+            _lock: lock,
             store,
             folder,
             peer,

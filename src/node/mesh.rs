@@ -4,6 +4,7 @@
 //! connection straight to the aggregator. The actor owns swarms and links; reading and writing streams is done by
 //! tasks, which tell it what came of it.
 
+mod command;
 mod greet;
 mod judge;
 mod link;
@@ -34,6 +35,7 @@ use super::{
     aggregator::{AggregatorHandle, Message as ToAggregator, Shared, wait_until},
     ask::{ANSWER_WAIT, AskError, ask},
     disk::Disk,
+    swarms::{SwarmAnswer, SwarmCommand, SwarmsError},
     worker::{Message as ToWorker, WorkerHandle},
 };
 use crate::{
@@ -78,6 +80,8 @@ pub(super) enum Message {
     Swarms(oneshot::Sender<Vec<SwarmRecord>>),
     /// Links, for people.
     Peers(oneshot::Sender<Vec<PeerInfo>>),
+    /// What its owner does with this node's swarms.
+    Swarm(SwarmCommand, oneshot::Sender<Result<SwarmAnswer, SwarmsError>>),
     /// Goodbye to all.
     Leave(oneshot::Sender<()>),
 }
@@ -97,6 +101,8 @@ enum Event {
     Admission(PeerId, SwarmId, Result<Box<Admitted>, AskError>),
     /// Other members, as the one at this address tells.
     Told(SocketAddr, PeersTold),
+    /// The founder knows, or is not here: a swarm can be forgotten.
+    Leaving(SwarmId, SwarmAnswer, oneshot::Sender<Result<SwarmAnswer, SwarmsError>>),
     Nothing,
 }
 
@@ -303,6 +309,7 @@ impl Mesh {
                 let _ = answer.send(self.peers());
                 Ok(())
             }
+            Message::Swarm(command, answer) => self.command(command, answer).await,
             Message::Leave(_) => Ok(()),
         }
     }
@@ -345,6 +352,7 @@ impl Mesh {
                 self.told(&teller, told);
                 Ok(())
             }
+            Event::Leaving(swarm, answer, waiting) => self.forget(swarm, answer, waiting).await,
             Event::Nothing => Ok(()),
         }
     }

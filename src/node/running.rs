@@ -3,34 +3,32 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        atomic::{AtomicU64, Ordering},
-        mpsc as std_mpsc,
-    },
+    sync::mpsc as std_mpsc,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use ed25519_dalek::SigningKey;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::oneshot,
     task::{JoinSet, LocalSet},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AggregatorClient, NodeError, WorkerCounts,
-    aggregator::{Aggregator, AggregatorHandle, Message as ToAggregator, Start as AggregatorStart},
+    NodeError,
+    aggregator::{Aggregator, Start as AggregatorStart},
     compute::SharedEngine,
+    control::{Control, Facts},
     disk::Disk,
-    mesh::{Mesh, MeshHandle, Message as ToMesh, PeerInfo, Start as MeshStart},
+    mesh::{Mesh, MeshHandle, Message as ToMesh, Start as MeshStart},
     worker::{Message as ToWorker, Start as WorkerStart, Worker, WorkerHandle},
 };
 use crate::{
     discovery::{Announce, BootstrapAddress, Interfaces, Mdns, Sightings},
     inference::ModelFolder,
-    proto::{LedgerCounts, Origin, Worker as WorkerId, membership::SwarmRecord},
+    proto::{Origin, Worker as WorkerId},
     store::{Identity, Store},
     transport::{Endpoint, Listen},
     wire::PeerId,
@@ -58,45 +56,17 @@ pub struct NodeOptions {
     pub bootstrap: Vec<BootstrapAddress>,
 }
 
-/// Everything that `edge status` shows.
-#[derive(Clone, Debug)]
-pub struct NodeStatus {
-    /// Who this is.
-    pub peer: PeerId,
-    /// UDP port.
-    pub port: u16,
-    /// The queue of work for others.
-    pub worker: WorkerCounts,
-    /// The ledger of work asked for here.
-    pub aggregator: LedgerCounts,
-    /// Connected members.
-    pub peers: Vec<PeerInfo>,
-    /// Swarms.
-    pub swarms: Vec<SwarmRecord>,
-}
-
-#[derive(Clone)]
-struct Handles {
-    disk: Disk,
-    aggregator: AggregatorHandle,
-    worker: WorkerHandle,
-    mesh: MeshHandle,
-    peer: PeerId,
-    port: u16,
-}
-
 /// A running node. Dropping it drains it and waits.
 pub struct Node {
-    handles: Option<Handles>,
+    control: Option<Control>,
     stop: CancellationToken,
     thread: Option<JoinHandle<Result<(), NodeError>>>,
     store: Option<JoinHandle<Store>>,
-    clients: AtomicU64,
 }
 
 impl Node {
     /// Starts a node over an open store, whose directory's lock the caller holds until the node has ended. Returns when
-    /// it listens; peers are found after that.
+    /// it listens; peers are found after that. `ended` is called when it ends, however that comes about.
     ///
     /// # Errors
     /// [`NodeError`]: the port, a thread, or the store.
@@ -105,6 +75,7 @@ impl Node {
         identity: &Identity,
         folder: ModelFolder,
         options: NodeOptions,
+        ended: impl FnOnce() + Send + 'static,
     ) -> Result<Self, NodeError> {
         let key = identity.signing_key().clone();
         let stop = CancellationToken::new();
@@ -116,14 +87,17 @@ impl Node {
                     .enable_all()
                     .build()
                     .map_err(NodeError::Thread)?;
-                runtime.block_on(LocalSet::new().run_until(run(store, key, folder, options, stop, ready)))
+                let body = run(store, key, folder, options, stop, ready);
+                let result = runtime.block_on(LocalSet::new().run_until(body));
+                ended();
+                result
             }
         };
         let thread = thread::Builder::new().name("node".into()).spawn(body).map_err(NodeError::Thread)?;
         match started.recv() {
-            Ok((handles, store)) => {
-                let (handles, thread, store) = (Some(handles), Some(thread), Some(store));
-                Ok(Self { handles, stop, thread, store, clients: AtomicU64::new(0) })
+            Ok((control, store)) => {
+                let (control, thread, store) = (Some(control), Some(thread), Some(store));
+                Ok(Self { control, stop, thread, store })
             }
             Err(_) => match thread.join() {
                 Ok(Err(error)) => Err(error),
@@ -132,57 +106,12 @@ impl Node {
         }
     }
 
-    /// UDP port on which it listens.
-    pub fn port(&self) -> u16 {
-        self.handles.as_ref().map_or(0, |handles| handles.port)
-    }
-
-    /// The store. All clones must be gone before the node is dropped.
+    /// The way to everything that it does. All clones must be gone before the node is dropped.
     ///
     /// # Errors
     /// [`NodeError::Ended`].
-    pub fn disk(&self) -> Result<Disk, NodeError> {
-        self.handles.as_ref().map(|handles| handles.disk.clone()).ok_or(NodeError::Ended)
-    }
-
-    /// A way to ask for jobs.
-    ///
-    /// # Errors
-    /// [`NodeError::Ended`].
-    pub fn client(&self) -> Result<AggregatorClient, NodeError> {
-        let handles = self.handles.as_ref().ok_or(NodeError::Ended)?;
-        let id = self.clients.fetch_add(1, Ordering::Relaxed);
-        AggregatorClient::attach(id, handles.aggregator.clone()).ok_or(NodeError::Ended)
-    }
-
-    /// Everything that `edge status` shows. Blocks for a moment.
-    ///
-    /// # Errors
-    /// [`NodeError::Ended`].
-    pub fn status(&self) -> Result<NodeStatus, NodeError> {
-        let handles = self.handles.as_ref().ok_or(NodeError::Ended)?;
-        let gone = |_| NodeError::Ended;
-        Ok(NodeStatus {
-            peer: handles.peer,
-            port: handles.port,
-            worker: asked(&handles.worker.0, ToWorker::Counts)?,
-            aggregator: asked(&handles.aggregator.0, ToAggregator::Counts)?,
-            peers: asked(&handles.mesh.0, ToMesh::Peers).map_err(gone)?,
-            swarms: asked(&handles.mesh.0, ToMesh::Swarms).map_err(gone)?,
-        })
-    }
-
-    /// Whether it has ended by itself: then [`Node::stop`] says why.
-    pub fn is_over(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
-    }
-
-    /// Why it has ended by itself. To be called when it is over; waits until it is.
-    pub fn failure(&mut self) -> NodeError {
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(Err(error))) => error,
-            _ => NodeError::Ended,
-        }
+    pub fn control(&self) -> Result<Control, NodeError> {
+        self.control.clone().ok_or(NodeError::Ended)
     }
 
     /// Gives back what is not begun, delivers what is done, says goodbye, and waits for all that, within limits.
@@ -194,7 +123,7 @@ impl Node {
     }
 
     fn end(&mut self) -> Result<(), NodeError> {
-        self.handles = None;
+        self.control = None;
         self.stop.cancel();
         let ended = match self.thread.take().map(JoinHandle::join) {
             Some(Ok(result)) => result,
@@ -217,29 +146,19 @@ impl Drop for Node {
     }
 }
 
-/// One question to an actor, from a thread without a runtime.
-fn asked<M, A>(
-    actor: &mpsc::Sender<M>,
-    question: impl FnOnce(oneshot::Sender<A>) -> M,
-) -> Result<A, NodeError> {
-    let (answer, answered) = oneshot::channel();
-    actor.blocking_send(question(answer)).map_err(|_| NodeError::Ended)?;
-    answered.blocking_recv().map_err(|_| NodeError::Ended)
-}
-
 async fn run(
     store: Store,
     key: SigningKey,
     folder: ModelFolder,
     options: NodeOptions,
     stop: CancellationToken,
-    ready: std_mpsc::SyncSender<(Handles, JoinHandle<Store>)>,
+    ready: std_mpsc::SyncSender<(Control, JoinHandle<Store>)>,
 ) -> Result<(), NodeError> {
     let endpoint =
         Endpoint::bind(&key, Listen { address: None, port: options.port }).map_err(NodeError::Transport)?;
     let (peer, port) = (endpoint.peer_id(), endpoint.local_port());
     let (disk, store_thread) = Disk::start(store).map_err(NodeError::Thread)?;
-    let engine = SharedEngine::new(folder, peer);
+    let engine = SharedEngine::new(folder.clone(), peer);
     let boot: [u8; 16] = entropy()?;
     let cancelled = CancellationToken::new();
     let mut actors = JoinSet::new();
@@ -281,8 +200,9 @@ async fn run(
         actors.spawn_local(find_bootstrap(address, mesh.clone(), cancelled.clone()));
     }
     tracing::info!(peer = %peer.short(), port, "node listens");
-    let handles = Handles { disk, aggregator, worker: worker.clone(), mesh: mesh.clone(), peer, port };
-    if ready.send((handles, store_thread)).is_err() {
+    let facts = Facts { peer, port, own_threads: options.own_threads, folder };
+    let control = Control::new(facts, disk, aggregator, worker.clone(), mesh.clone());
+    if ready.send((control, store_thread)).is_err() {
         return Err(NodeError::Ended);
     }
     let ended = loop {

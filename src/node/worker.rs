@@ -26,7 +26,7 @@ use super::{
     disk::{Disk, DiskError},
 };
 use crate::{
-    proto::{Backoff, Delivery, Grant, ItemId, Queue, QueueCounts, QueueEffect, QueueEvent, Timestamp},
+    proto::{Backoff, Delivery, Grant, Item, ItemId, Queue, QueueCounts, QueueEffect, QueueEvent, Timestamp},
     store::{LeasedJob, QueueWrite},
     transport::Connection,
     wire::{
@@ -55,6 +55,10 @@ pub(super) enum Message {
     Disconnected(PeerId),
     /// Numbers for people.
     Counts(oneshot::Sender<WorkerCounts>),
+    /// What is in the queue, for people.
+    Items(oneshot::Sender<Vec<Item>>),
+    /// What is not begun goes back; says how many that are.
+    GiveBack(oneshot::Sender<usize>),
     /// The node ends; answered when everything is given back or delivered, or time is over.
     Drain(oneshot::Sender<()>),
 }
@@ -70,6 +74,8 @@ pub struct WorkerCounts {
     pub tokens_per_s: u32,
     /// Jobs computed for others since the start.
     pub jobs_done: u64,
+    /// Jobs of others that failed here since the start.
+    pub jobs_failed: u64,
     /// Tokens computed for others since the start.
     pub tokens_done: u64,
 }
@@ -271,6 +277,14 @@ impl Worker {
                     ..self.counts
                 });
                 Ok(())
+            }
+            Message::Items(answer) => {
+                let _ = answer.send(self.queue.items().map(|(_, item)| item.clone()).collect());
+                Ok(())
+            }
+            Message::GiveBack(answer) => {
+                let _ = answer.send(self.queue.counts().queued);
+                self.tell(QueueEvent::GiveBack).await
             }
             Message::Drain(answer) => {
                 self.draining = Some((Instant::now() + DRAIN_MAX, answer));

@@ -26,7 +26,7 @@ mod simulation;
 mod tests;
 
 pub use admit::InviteTerms;
-pub use book::{BookError, SWARMS_MAX, Swarms};
+pub use book::{BookError, FindError, SWARMS_MAX, Swarms};
 pub use check::{Seen, Stranger};
 pub use epoch::NewEpoch;
 pub use learn::{GrantError, Learned, NoticeError, TakeUpError};

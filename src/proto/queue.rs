@@ -155,6 +155,11 @@ impl Queue {
         self.items.get(&id)
     }
 
+    /// Every item, for people.
+    pub fn items(&self) -> impl Iterator<Item = (ItemId, &Item)> {
+        self.items.iter().map(|(&id, item)| (id, item))
+    }
+
     /// Everything held for this aggregator, for a heartbeat.
     pub fn holding(&self, aggregator: &PeerId) -> Vec<(u64, State)> {
         let own = self.items.values().filter(|item| item.aggregator == *aggregator);
@@ -218,6 +223,7 @@ impl Queue {
             }
             Event::Delivered { id, delivery } => self.delivered(now, id, delivery, out),
             Event::Withdrawn { aggregator, attempts } => self.withdrawn(aggregator, &attempts, out),
+            Event::GiveBack => self.release_queued(out),
             Event::Drain => {
                 self.is_draining = true;
                 self.release_queued(out);

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cli;
+mod control;
 mod discovery;
 mod edge;
 mod embed;

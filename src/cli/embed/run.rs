@@ -254,6 +254,11 @@ impl Embedding {
             if result == Err(Failure::Stopped) {
                 continue;
             }
+            if result == Err(Failure::Forgotten) {
+                // It goes to the end of what is still to be handed over.
+                self.order.extend(self.missing.get(&key).and_then(|places| places.first()));
+                continue;
+            }
             let places = self.missing.remove(&key).unwrap_or_default();
             for (nth, &at) in places.iter().enumerate() {
                 let document = owner(&mut self.documents, at);
@@ -274,7 +279,7 @@ impl Embedding {
                         let (start, end) = (segment.offset, segment.offset + u64::from(segment.body_bytes));
                         document.failure = Some(format!("bytes {start}..{end}: {why}"));
                     }
-                    Err(Failure::Stopped) => {}
+                    Err(Failure::Stopped | Failure::Forgotten) => {}
                 }
             }
         }

@@ -1,14 +1,14 @@
 //! Results on their way from a worker to the disk: what is checked of each, what is written together, and who is told
 //! afterwards.
 
-use std::{collections::BTreeMap, sync::mpsc::SyncSender, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::sync::oneshot;
 
-use super::{ClientEvent, ClientId};
+use super::{Client, ClientEvent, ClientId};
 use crate::{
     proto::{Attempt, Verdict},
-    store::Committed,
+    store::{Committed, DeadLetter, Found, Store, StoreError},
     wire::{ContentKey, Delivered, JobSpec, Outcome, PeerId, Receipt, SegmentResult, Signed},
 };
 
@@ -112,8 +112,45 @@ pub(super) struct Batch {
     arrivals: BTreeMap<Attempt, (Option<Arrival>, Option<Answer>)>,
     records: Vec<Committed>,
     unasked: Vec<Committed>,
+    pub(super) buried: Vec<(ContentKey, DeadLetter)>,
+    pub(super) raised: Vec<ContentKey>,
     answers: Vec<(Answer, Option<Delivered>)>,
     events: Vec<(ClientId, ClientEvent)>,
+}
+
+/// What the disk is to have before anybody is told.
+pub(super) struct Written {
+    records: Vec<Committed>,
+    unasked: Vec<Committed>,
+    buried: Vec<(ContentKey, DeadLetter)>,
+    raised: Vec<ContentKey>,
+}
+
+impl Written {
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { records, unasked, buried, raised } = self;
+        records.is_empty() && unasked.is_empty() && buried.is_empty() && raised.is_empty()
+    }
+
+    /// Writes it; gives the dead letters that made room for others.
+    ///
+    /// # Errors
+    /// What the store may say.
+    pub(super) fn write(self, store: &mut Store) -> Result<Vec<ContentKey>, StoreError> {
+        let Self { mut records, unasked, buried, raised } = self;
+        for late in unasked {
+            if store.result(&late.key)? == Found::Nothing {
+                records.push(late);
+            }
+        }
+        if !records.is_empty() {
+            store.put_committed(&records)?;
+        }
+        if !raised.is_empty() {
+            store.raise(&raised)?;
+        }
+        if buried.is_empty() { Ok(Vec::new()) } else { store.bury(&buried) }
+    }
 }
 
 /// Who is to be told, once the disk has it.
@@ -170,21 +207,22 @@ impl Batch {
     }
 
     /// What is written first, and who is told then.
-    pub(super) fn split(self) -> (Vec<Committed>, Vec<Committed>, Told) {
-        (self.records, self.unasked, Told { answers: self.answers, events: self.events })
+    pub(super) fn split(self) -> (Written, Told) {
+        let Self { records, unasked, buried, raised, answers, events, .. } = self;
+        (Written { records, unasked, buried, raised }, Told { answers, events })
     }
 }
 
 impl Told {
     /// Tells them; gives the clients that are gone, or do not listen.
-    pub(super) fn carry_out(self, clients: &BTreeMap<ClientId, SyncSender<ClientEvent>>) -> Vec<ClientId> {
+    pub(super) fn carry_out(self, clients: &mut BTreeMap<ClientId, Client>) -> Vec<ClientId> {
         for (waiting, answer) in self.answers {
             // A worker that is gone asks again.
             let _ = waiting.send(answer);
         }
         let mut deaf = Vec::new();
         for (client, event) in self.events {
-            let is_told = clients.get(&client).is_some_and(|events| events.try_send(event).is_ok());
+            let is_told = clients.get_mut(&client).is_some_and(|client| client.tell(event));
             if !is_told && !deaf.contains(&client) {
                 deaf.push(client);
             }

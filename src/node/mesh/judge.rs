@@ -58,7 +58,7 @@ impl Mesh {
         Ok(answer)
     }
 
-    async fn replace(&mut self, record: SwarmRecord) -> Result<(), NodeError> {
+    pub(super) async fn replace(&mut self, record: SwarmRecord) -> Result<(), NodeError> {
         let kept = record.clone();
         self.disk.call(move |store| store.put_swarm(&kept)).await?;
         if let Err(error) = self.swarms.put(record) {

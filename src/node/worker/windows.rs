@@ -128,6 +128,7 @@ impl Worker {
             }
             (Err(JobError::Stopped), ..) => Err(None),
             (Err(error), ..) => {
+                self.counts.jobs_failed += 1;
                 let source = error.source().map(|source| format!(": {source}"));
                 Err(Some(format!("{error}{}", source.unwrap_or_default())))
             }

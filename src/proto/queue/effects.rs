@@ -148,6 +148,8 @@ pub enum Event {
         /// Its leases.
         attempts: Vec<u64>,
     },
+    /// Its owner wants what waits to go back to whoever asked.
+    GiveBack,
     /// The node ends: nothing more is begun, what waits goes back.
     Drain,
     /// Time has passed.

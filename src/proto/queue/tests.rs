@@ -280,6 +280,17 @@ fn a_drain_finishes_what_runs_and_returns_the_rest() {
 }
 
 #[test]
+fn what_its_owner_gives_back_is_not_run_and_more_may_come() {
+    let mut desk = Desk::new(1);
+    desk.granted(1, vec![grant(1, 8000, false), grant(2, 8000, false)]);
+    assert_eq!(released(&desk.handle(Event::GiveBack)), [2]);
+    assert!(desk.queue.wanted().1 > 0);
+    desk.granted(1, vec![grant(3, 100, false)]);
+    desk.end(Ok(()));
+    assert_eq!(desk.queue.counts().running, 1);
+}
+
+#[test]
 fn two_aggregators_get_the_same_and_a_newcomer_no_more() {
     let mut desk = Desk::new(1);
     let run = |desk: &mut Desk| {

@@ -95,7 +95,7 @@ fn what_a_founder_asks_for_in_vain() {
 }
 
 #[test]
-fn the_book_is_bounded_and_its_names_are_clear() {
+fn the_book_is_bounded_and_says_which_names_are_not_clear() {
     let mut book = Swarms::default();
     let record =
         |n: u8, name: &str| SwarmRecord::found(&key(FOUNDER), name.parse().unwrap(), [n; 16], secret(0));
@@ -104,11 +104,24 @@ fn the_book_is_bounded_and_its_names_are_clear() {
     }
     assert_eq!(book.put(record(200, "more")), Err(BookError::Full));
     let other = record(3, "lab-3");
-    let taken = book.put(record(201, "lab-3"));
-    assert_eq!(taken, Err(BookError::NameTaken { name: "lab-3".into(), other: other.id() }));
     assert_eq!(book.put(other.clone()), Ok(()));
-    assert_eq!(book.named(&other.founding().name), book.get(&other.id()));
+    assert_eq!(book.find("lab-3"), Ok(&other));
+    assert_eq!(book.find(&other.id().to_string()[..20]), Ok(&other));
+    assert_eq!(book.find("lab-99"), Err(FindError::Unknown { what: "lab-99".into() }));
+    assert_eq!(book.find(""), Err(FindError::Unknown { what: String::new() }));
+    // Two founders may have had the same idea.
+    book.remove(&id_of(&book, "lab-5"));
+    let same = record(201, "lab-3");
+    book.put(same.clone()).unwrap();
+    let mut ids = vec![other.id(), same.id()];
+    ids.sort_unstable();
+    assert_eq!(book.find("lab-3"), Err(FindError::Ambiguous { what: "lab-3".into(), ids }));
+    assert_eq!(book.find(&same.id().short()), Ok(&same));
     assert_eq!(book.remove(&other.id()), Some(other));
     assert_eq!(book.iter().count(), SWARMS_MAX - 1);
     book.put(record(200, "more")).unwrap();
+}
+
+fn id_of(book: &Swarms, name: &str) -> crate::wire::SwarmId {
+    book.find(name).unwrap().id()
 }

@@ -1,0 +1,302 @@
+//! What people and programs see: the JSON of the control socket and of `--json`.
+
+use std::{fs, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+pub use crate::node::SwarmView;
+use crate::{
+    node::{ClientInfo, NodeStatus, PeerInfo},
+    proto::{Item, ItemState},
+    store::DeadLetter,
+    wire::ContentKey,
+};
+
+/// Version of this JSON: another one means something else by the same name.
+pub const VERSION: u32 = 1;
+
+/// `edge status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the node.
+    pub peer_id: String,
+    /// Of its program.
+    pub version: String,
+    /// Its process.
+    pub process: u32,
+    /// UDP port.
+    pub port: u16,
+    /// Seconds since it started; 0 where none runs.
+    pub uptime_s: u64,
+    /// `not running`, `idle`, `computing`, or `paused`.
+    pub state: String,
+    /// Why it is paused.
+    pub paused_because: Option<String>,
+    /// What it lends.
+    pub budget: BudgetView,
+    /// What its process costs.
+    pub load: Load,
+    /// Work for others.
+    pub queue: QueueView,
+    /// Work that was asked for here.
+    pub aggregator: AggregatorView,
+    /// Its swarms.
+    pub swarms: Vec<SwarmView>,
+    /// Who is connected.
+    pub peers: Vec<PeerView>,
+    /// What it can run.
+    pub models: Vec<ModelView>,
+    /// Since it started.
+    pub totals: Totals,
+}
+
+/// What a node lends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetView {
+    /// Compute threads for others.
+    pub threads: usize,
+    /// Tokens per second of all of them, as measured; 0 before the first job.
+    pub tokens_per_s: u32,
+}
+
+/// What a node's process costs the machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Load {
+    /// CPU seconds since it started.
+    pub cpu_seconds: f64,
+    /// Resident memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Jobs of others that are here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// They wait for a thread.
+    pub queued: usize,
+    /// A thread has them.
+    pub running: usize,
+    /// Their results wait for being taken.
+    pub outbox: usize,
+    /// Failed here since the start.
+    pub dead: u64,
+}
+
+/// Jobs that were asked for here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AggregatorView {
+    /// They wait for a worker.
+    pub ready: usize,
+    /// A worker has them.
+    pub leased: usize,
+    /// Done since the start.
+    pub done: u64,
+    /// Dead letters that are kept.
+    pub dead: usize,
+}
+
+/// A connected peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Who.
+    pub peer_id: String,
+    /// Where.
+    pub address: String,
+    /// Version of its program.
+    pub version: String,
+    /// Names of the swarms that both are in.
+    pub swarms: Vec<String>,
+    /// For how long, in seconds.
+    pub connected_s: u64,
+    /// Round trip in milliseconds.
+    pub rtt_ms: f64,
+}
+
+/// A model that is here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelView {
+    /// Its name.
+    pub name: String,
+    /// Its hash.
+    pub hash: String,
+}
+
+/// What a node has done for others since it started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Jobs.
+    pub jobs: u64,
+    /// Tokens.
+    pub tokens: u64,
+}
+
+/// A job of another that is here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemView {
+    /// Content key.
+    pub key: String,
+    /// Whose.
+    pub aggregator: String,
+    /// `queued`, `running`, or `computed`.
+    pub state: String,
+    /// Tokens, about.
+    pub tokens: u32,
+    /// Nothing else may run beside it.
+    pub alone: bool,
+}
+
+/// A job that failed for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadView {
+    /// Content key.
+    pub key: String,
+    /// Why.
+    pub reason: String,
+    /// Of what.
+    pub title: String,
+    /// When, in milliseconds since 1970.
+    pub died_ms: Option<u64>,
+}
+
+/// A command that works here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobView {
+    /// For `edge cancel`.
+    pub id: u64,
+    /// What it works on.
+    pub title: String,
+    /// Its process.
+    pub process: u32,
+    /// Who shares the work; `local` for this machine alone.
+    pub swarm: String,
+    /// Seconds since it came.
+    pub since_s: u64,
+    /// Segments that are asked for and not done.
+    pub open: u64,
+    /// Segments that are done.
+    pub done: u64,
+    /// Segments that failed for good.
+    pub dead: u64,
+    /// Chunks of those that are done.
+    pub chunks: u64,
+}
+
+/// How many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// So many.
+    pub count: u64,
+}
+
+/// Which dead letters are to be tried again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// Content keys in hex, or their beginnings; none means all.
+    pub keys: Vec<String>,
+}
+
+/// Why something was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// For a person.
+    pub error: String,
+    /// The question was wrong, not the node.
+    pub usage: bool,
+}
+
+impl Status {
+    /// Of a running node, in this process.
+    pub fn of(status: &NodeStatus, models: Vec<ModelView>) -> Self {
+        let (worker, ledger) = (&status.worker, &status.aggregator);
+        let is_computing = worker.queue.running > 0 || ledger.leased > 0;
+        Self {
+            peer_id: status.peer.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            port: status.port,
+            uptime_s: status.uptime.as_secs(),
+            state: if is_computing { "computing" } else { "idle" }.to_owned(),
+            paused_because: None,
+            budget: BudgetView { threads: worker.threads, tokens_per_s: worker.tokens_per_s },
+            load: Load::of_this_process(),
+            queue: QueueView {
+                queued: worker.queue.queued,
+                running: worker.queue.running,
+                outbox: worker.queue.outbox,
+                dead: worker.jobs_failed,
+            },
+            aggregator: AggregatorView {
+                ready: ledger.ready,
+                leased: ledger.leased,
+                done: status.totals.done,
+                dead: status.totals.dead_letters,
+            },
+            swarms: status.swarms.iter().map(SwarmView::of).collect(),
+            peers: status.peers.iter().map(PeerView::of).collect(),
+            models,
+            totals: Totals { jobs: worker.jobs_done, tokens: worker.tokens_done },
+        }
+    }
+}
+
+impl Load {
+    fn of_this_process() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        let cpu = Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0));
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        let kib: u64 = line.split_whitespace().next().and_then(|kib| kib.parse().ok()).unwrap_or(0);
+        let memory_bytes = kib * 1024;
+        Self { cpu_seconds: cpu.as_secs_f64(), memory_bytes }
+    }
+}
+
+impl PeerView {
+    /// Of a connected peer.
+    pub fn of(info: &PeerInfo) -> Self {
+        Self {
+            peer_id: info.peer.to_string(),
+            address: info.address.to_string(),
+            version: info.program.clone(),
+            swarms: info.swarms.clone(),
+            connected_s: info.since.as_secs(),
+            rtt_ms: (info.rtt.as_secs_f64() * 1e4).round() / 10.0,
+        }
+    }
+}
+
+impl ItemView {
+    /// Of an item.
+    pub fn of(item: &Item) -> Self {
+        let state = match item.state {
+            ItemState::Queued => "queued",
+            ItemState::Running => "running",
+            ItemState::Computed => "computed",
+        };
+        Self {
+            key: item.key.to_string(),
+            aggregator: item.aggregator.to_string(),
+            state: state.to_owned(),
+            tokens: item.tokens,
+            alone: item.alone,
+        }
+    }
+}
+
+impl DeadView {
+    /// Of a letter.
+    pub fn of(key: &ContentKey, letter: &DeadLetter) -> Self {
+        let DeadLetter { reason, title, died_ms, .. } = letter.clone();
+        Self { key: key.to_string(), reason, title, died_ms }
+    }
+}
+
+impl JobView {
+    /// Of a client.
+    pub fn of(info: &ClientInfo) -> Self {
+        let ClientInfo { id, about, since, open, done, dead, chunks } = info.clone();
+        let swarm = about.swarm.unwrap_or_else(|| "local".to_owned());
+        let (title, process) = (about.title, about.process);
+        Self { id, title, process, swarm, since_s: since.as_secs(), open, done, dead, chunks }
+    }
+}

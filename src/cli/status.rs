@@ -1,0 +1,194 @@
+//! `edge status` and `edge peers`: what the node does, and with whom.
+
+use std::{
+    io::{IsTerminal, Write, stdout},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    context::{Context, stop_on_signals},
+    exit::Exit,
+    human, node,
+    node::{Seat, book},
+    swarm,
+    table::Table,
+    talk,
+};
+use crate::{
+    api::view::{PeerView, Status, SwarmView},
+    node::find_model,
+    store::Store,
+};
+
+/// Between two pictures of `--watch`.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+/// Arguments of `edge status`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  edge status             what this node does now\n  edge status --watch     the same, every second, until Ctrl-C\n  edge status --json      for programs; with --watch a line a second\n\nExit code 5: no node runs here."
+)]
+pub(super) struct Arguments {
+    /// Show it anew every second
+    #[arg(short, long)]
+    watch: bool,
+}
+
+/// Runs `edge status`.
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Exit> {
+    let mut client = match Seat::take(context, "status")? {
+        Seat::Running(client) => client,
+        Seat::Alone(store, _lock) => {
+            let status = at_rest(&store, context)?;
+            print(&status, None, context)?;
+            return Ok(Exit::NotRunning);
+        }
+    };
+    let stop = stop_on_signals()?;
+    let mut before: Option<(Instant, Status)> = None;
+    loop {
+        let status: Status = client.get("/v1/status")?;
+        if arguments.watch && !context.json && stdout().is_terminal() {
+            // From the top left, over what stood there.
+            write!(stdout(), "\x1b[H\x1b[2J")?;
+        }
+        let now = Instant::now();
+        let used = before.as_ref().map(|(then, old)| {
+            let seconds = now.duration_since(*then).as_secs_f64();
+            (status.load.cpu_seconds - old.load.cpu_seconds) / seconds.max(1e-3)
+        });
+        print(&status, used, context)?;
+        if !arguments.watch {
+            return Ok(Exit::Done);
+        }
+        stdout().flush()?;
+        before = Some((now, status));
+        while now.elapsed() < WATCH_EVERY {
+            thread::park_timeout(Duration::from_millis(100));
+            if stop.is_asked() {
+                return Ok(Exit::Done);
+            }
+        }
+    }
+}
+
+/// What is known where no node runs: no network, no model in memory.
+fn at_rest(store: &Store, context: &Context) -> anyhow::Result<Status> {
+    let models = find_model(context.config.model(), &context.config.data_dir())
+        .map(|folder| crate::api::view::ModelView {
+            name: folder.manifest().name.clone(),
+            hash: folder.hash().to_string(),
+        })
+        .into_iter()
+        .collect();
+    let letters = store.dead_letters()?.len();
+    let mut status = Status {
+        peer_id: context.identity()?.peer_id().to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        port: store.port()?.unwrap_or(0),
+        state: "not running".to_owned(),
+        swarms: book(store)?.iter().map(SwarmView::of).collect(),
+        models,
+        ..Status::default()
+    };
+    status.aggregator.dead = letters;
+    for (_, item) in store.queue()? {
+        match item.state {
+            crate::proto::ItemState::Computed => status.queue.outbox += 1,
+            _ => status.queue.queued += 1,
+        }
+    }
+    Ok(status)
+}
+
+/// `used`: CPUs in use since the picture before.
+fn print(status: &Status, used: Option<f64>, context: &Context) -> anyhow::Result<()> {
+    let mut out = stdout();
+    if context.json {
+        writeln!(out, "{}", serde_json::to_string(status)?)?;
+        return Ok(());
+    }
+    let number = |n: usize| human::number(n as u64);
+    let mut line = |name: &str, what: String| writeln!(out, "{name:<11} {what}");
+    let uptime = human::duration(Duration::from_secs(status.uptime_s));
+    let since = if status.uptime_s > 0 { format!(", up {uptime}") } else { String::new() };
+    line("node", format!("{}, edge {}{since}", swarm::short(&status.peer_id), status.version))?;
+    let why = status.paused_because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    line("state", format!("{}{why}", status.state))?;
+    if status.process > 0 {
+        let speed = match status.budget.tokens_per_s {
+            0 => String::new(),
+            speed => format!(", {} tokens/s", human::number(u64::from(speed))),
+        };
+        line("lends", format!("{}{speed}", human::count(status.budget.threads as u64, "thread")))?;
+        let used = used.map(|used| format!(", {used:.2} CPUs now")).unwrap_or_default();
+        let cpu = human::duration(Duration::from_secs_f64(status.load.cpu_seconds));
+        line("load", format!("{} memory, {cpu} of CPU{used}", human::bytes(status.load.memory_bytes)))?;
+        let (jobs, tokens) =
+            (human::count(status.totals.jobs, "job"), human::count(status.totals.tokens, "token"));
+        line("for others", format!("{jobs}, {tokens} since the start"))?;
+    }
+    let queue = &status.queue;
+    line(
+        "queue",
+        format!(
+            "{} queued, {} running, {} to deliver, {} failed",
+            number(queue.queued),
+            number(queue.running),
+            number(queue.outbox),
+            human::number(queue.dead)
+        ),
+    )?;
+    let own = &status.aggregator;
+    line(
+        "asked for",
+        format!(
+            "{} ready, {} leased, {} done, {} dead",
+            number(own.ready),
+            number(own.leased),
+            human::number(own.done),
+            number(own.dead)
+        ),
+    )?;
+    if !status.swarms.is_empty() {
+        write!(out, "\n{}", swarm::table(&status.swarms))?;
+    }
+    if !status.peers.is_empty() {
+        write!(out, "\n{}", table(&status.peers))?;
+    }
+    if status.process == 0 {
+        talk::say("no node runs here; `edge run` starts one");
+    }
+    Ok(())
+}
+
+/// Runs `edge peers`.
+pub(super) fn peers(context: &Context) -> anyhow::Result<Exit> {
+    let Some(mut client) = node::running(context)? else {
+        return Ok(node::not_running("it is connected to nobody"));
+    };
+    let peers: Vec<PeerView> = client.get("/v1/peers")?;
+    if context.json {
+        writeln!(stdout(), "{}", serde_json::to_string(&peers)?)?;
+    } else if peers.is_empty() {
+        talk::say("no member of our swarms is connected");
+    } else {
+        write!(stdout(), "{}", table(&peers))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn table(peers: &[PeerView]) -> Table<5> {
+    let mut table = Table::new(&["peer", "address", "swarms", "connected", "round trip"]);
+    for peer in peers {
+        table.row([
+            swarm::short(&peer.peer_id).to_owned(),
+            peer.address.clone(),
+            human::tail(&peer.swarms.join(" "), 16),
+            human::duration(Duration::from_secs(peer.connected_s)),
+            format!("{:.1} ms", peer.rtt_ms),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,105 @@
+//! Whoever asks for jobs: what they ask for, cancel, and want tried again.
+
+use std::sync::Arc;
+
+use super::{Aggregator, Asked, ClientEvent, ClientId, ClientInfo, estimated_tokens};
+use crate::{
+    node::wall_clock_ms,
+    proto::{LEDGER_JOBS_MAX, LedgerEvent},
+    store::DeadLetter,
+    wire::{ContentKey, JobSpec, SwarmId},
+};
+
+impl Aggregator {
+    pub(super) fn submit(
+        &mut self,
+        client: ClientId,
+        swarm: Option<SwarmId>,
+        specs: Vec<JobSpec>,
+    ) -> Vec<JobSpec> {
+        let Some(retries_dead) = self.clients.get(&client).map(|client| client.retries_dead()) else {
+            return Vec::new();
+        };
+        let mut refused = Vec::new();
+        for spec in specs {
+            let key = spec.key;
+            if let Some(asked) = self.jobs.get_mut(&key) {
+                // Somebody else asks for the same text: the first one's placement stands, which may be the narrower.
+                if !asked.clients.contains(&client) {
+                    asked.clients.push(client);
+                }
+            } else if let Some(reason) = self.dead.get(&key).filter(|_| !retries_dead) {
+                let reason = format!("{reason} (a dead letter: `edge queue retry` lets it be tried again)");
+                self.batch.tell(client, ClientEvent::Dead { key, reason });
+            } else if self.jobs.len() < LEDGER_JOBS_MAX {
+                let tokens = estimated_tokens(&spec.text);
+                self.jobs.insert(key, Asked { spec: Arc::new(spec), clients: vec![client], swarm });
+                self.tell(LedgerEvent::Submit { job: key, swarm, tokens });
+            } else {
+                refused.push(spec);
+            }
+        }
+        refused
+    }
+
+    pub(super) fn detach(&mut self, client: ClientId) {
+        self.clients.remove(&client);
+        let mut unwanted = Vec::new();
+        for (key, asked) in &mut self.jobs {
+            asked.clients.retain(|other| *other != client);
+            if asked.clients.is_empty() {
+                unwanted.push(*key);
+            }
+        }
+        for key in unwanted {
+            self.jobs.remove(&key);
+            self.tell(LedgerEvent::Cancel { job: key });
+        }
+    }
+
+    /// Whether there was such a client. It hears that it is cancelled, and goes.
+    pub(super) fn cancel(&mut self, client: ClientId) -> bool {
+        let Some(told) = self.clients.get_mut(&client) else { return false };
+        // One that does not listen is dropped all the same.
+        told.tell(ClientEvent::Cancelled);
+        self.detach(client);
+        true
+    }
+
+    pub(super) fn infos(&self) -> Vec<ClientInfo> {
+        let open = |id| self.jobs.values().filter(|asked| asked.clients.contains(&id)).count() as u64;
+        self.clients.iter().map(|(&id, client)| client.info(id, open(id))).collect()
+    }
+
+    /// A job has failed for good.
+    pub(super) fn bury(&mut self, job: ContentKey, reason: String) {
+        tracing::warn!(%job, reason, "job is dead");
+        let Some(asked) = self.jobs.remove(&job) else { return };
+        let title = asked.clients.iter().find_map(|id| self.clients.get(id)).map(|client| client.title());
+        let letter = DeadLetter {
+            reason: reason.clone(),
+            swarm: asked.swarm,
+            title: title.unwrap_or_default(),
+            died_ms: wall_clock_ms(),
+        };
+        self.totals.dead += 1;
+        self.dead.insert(job, reason.clone());
+        self.batch.buried.push((job, letter));
+        for client in asked.clients {
+            self.batch.tell(client, ClientEvent::Dead { key: job, reason: reason.clone() });
+        }
+    }
+
+    /// Lets dead letters be tried again, these or all; gives how many there were.
+    pub(super) fn raise(&mut self, keys: Vec<ContentKey>) -> u64 {
+        let keys = if keys.is_empty() { self.dead.keys().copied().collect() } else { keys };
+        let mut raised = 0;
+        for key in keys {
+            if self.dead.remove(&key).is_some() {
+                self.batch.raised.push(key);
+                raised += 1;
+            }
+        }
+        raised
+    }
+}

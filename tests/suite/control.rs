@@ -1,0 +1,249 @@
+//! The control socket: commands beside a running node, and what becomes of them when either goes.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::edge::{Edge, Running, assert_equal_outputs, lines, prose};
+
+/// Longest wait for something that takes seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits until this holds.
+#[track_caller]
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < PATIENCE, "{what}: not in {PATIENCE:?}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+/// A node of this home, without the network around it; it listens on its socket when this returns.
+fn node(edge: &Edge, arguments: &[&str]) -> Running {
+    let all = [&["run", "--no-mdns"], arguments].concat();
+    let running = edge.start(&all);
+    let socket = socket(edge);
+    until("the node listens", || UnixStream::connect(&socket).is_ok());
+    running
+}
+
+fn socket(edge: &Edge) -> std::path::PathBuf {
+    edge.data_dir().join("identities/default/edge.sock")
+}
+
+fn json(edge: &Edge, arguments: &[&str]) -> Value {
+    let all = [arguments, &["--json"]].concat();
+    serde_json::from_str(&edge.run(all).expect(0, &[]).stdout).unwrap()
+}
+
+#[test]
+fn status_says_what_the_node_does_and_whether_there_is_one() {
+    let edge = Edge::new();
+    let before = edge.run(["status", "--json"]).expect(5, &[]);
+    let before: Value = serde_json::from_str(&before.stdout).unwrap();
+    assert_eq!(before["state"], "not running");
+    edge.run(["status"]).expect(5, &["no node runs here; `edge run` starts one"]);
+    for command in [&["peers"][..], &["jobs"], &["cancel", "1"], &["queue", "clear"]] {
+        edge.run(command).expect(5, &["no node runs here", "`edge run` starts one"]);
+    }
+    let running = node(&edge, &["--threads", "1"]);
+    assert_eq!(fs::metadata(socket(&edge)).unwrap().permissions().mode() & 0o777, 0o600);
+    let status = json(&edge, &["status"]);
+    for field in [
+        "peer_id",
+        "version",
+        "uptime_s",
+        "state",
+        "paused_because",
+        "budget",
+        "load",
+        "queue",
+        "aggregator",
+        "swarms",
+        "peers",
+        "models",
+        "totals",
+    ] {
+        assert!(status.get(field).is_some(), "no {field} in {status}");
+    }
+    assert_eq!(status["peer_id"], before["peer_id"]);
+    assert_eq!((&status["state"], &status["budget"]["threads"]), (&"idle".into(), &1.into()));
+    assert_eq!(json(&edge, &["peers"]), Value::Array(Vec::new()));
+    let pictures = edge.start(&["status", "--watch", "--json"]);
+    until("two pictures", || {
+        let mut out = vec![0; 4096];
+        let pipe = format!("/proc/{}/fd/1", pictures.child.id());
+        // Read as anybody may who sees the pipe.
+        let mut pipe = fs::File::open(pipe).unwrap();
+        pipe.read(&mut out).unwrap() > 0
+    });
+    pictures.signal("INT");
+    pictures.wait().expect(0, &[]);
+    // Swarms are founded, shown and left while it runs.
+    edge.run(["swarm", "create", "home"]).expect(0, &["founded home"]);
+    edge.run(["swarm", "create", "home"]).expect(2, &["founded a swarm `home` already"]);
+    let ticket = edge.run(["swarm", "invite", "home"]).expect(0, &[]).stdout;
+    edge.run(["swarm", "join", ticket.trim()]).expect(0, &["a member of home already"]);
+    edge.run(["swarm", "leave", "home"]).expect(2, &["may not leave"]);
+    edge.run(["swarm", "leave", "away"]).expect(2, &["no swarm `away`"]);
+    assert_eq!(json(&edge, &["status"])["swarms"][0]["name"], "home");
+    running.signal("TERM");
+    running.wait().expect(0, &["giving back what is not begun"]);
+    assert!(!socket(&edge).exists(), "the socket goes with the node");
+    edge.run(["swarm", "list"]).expect(0, &[]);
+}
+
+#[test]
+fn a_running_node_computes_for_commands_and_gives_the_same() {
+    let edge = Edge::new();
+    for n in 0..3 {
+        edge.document(format!("{n}.txt"), prose(n + 1, 6000));
+    }
+    let (_, alone) = edge.embed(&["--data-dir", "elsewhere"]);
+    let running = node(&edge, &[]);
+    let (ran, through) = edge.embed(&[]);
+    ran.expect(0, &["3 documents"]);
+    assert_equal_outputs(&alone, &through);
+    // It is stored; a swarm of one is no different.
+    edge.run(["swarm", "create", "home"]).expect(0, &[]);
+    let (ran, again) = edge.embed(&["--swarm", "home", "--json"]);
+    let summary: Value = serde_json::from_str(&ran.expect(0, &[]).stdout).unwrap();
+    assert_eq!(
+        (&summary["chunks_computed"], summary["chunks_stored"].as_u64()),
+        (&0.into(), Some(alone.len() as u64))
+    );
+    assert_equal_outputs(&alone, &again);
+    // What it can not do it says.
+    edge.run(["embed", "docs", "-o", "x", "--swarm", "away"]).expect(2, &["no swarm `away`"]);
+    edge.run(["embed", "docs", "-o", "x", "--swarm", "public"]).expect(2, &["do not go to strangers"]);
+    edge.run(["embed", "docs", "-o", "x", "--others-only", "--swarm", "local"]).expect(2, &["needs others"]);
+    edge.run(["run"]).expect(4, &["in use by process", "(edge run)"]);
+    drop(running);
+    // Killed, it leaves its socket, which is nobody's.
+    assert!(socket(&edge).exists());
+    edge.run(["status"]).expect(5, &[]);
+    let running = node(&edge, &[]);
+    let (ran, _) = edge.embed(&[]);
+    ran.expect(0, &["3 documents"]);
+    drop(running);
+}
+
+#[test]
+fn a_command_is_cancelled_ends_with_the_node_and_goes_on_afterwards() {
+    let edge = Edge::new();
+    for n in 0..4 {
+        edge.document(format!("{n}.txt"), prose(n + 1, 60_000));
+    }
+    let running = node(&edge, &["--threads", "1"]);
+    let command = ["embed", "docs", "-o", "out.jsonl"];
+    let job = || json(&edge, &["jobs"]).as_array().unwrap().first().cloned();
+    let has_done = || job().is_some_and(|job| job["done"].as_u64().unwrap() > 0);
+    let embed = edge.start(&command);
+    until("something is done", has_done);
+    let id = job().unwrap()["id"].as_u64().unwrap().to_string();
+    edge.run(["cancel", id.as_str()]).expect(0, &["cancelled"]);
+    embed.wait().expect(130, &["cancelled; what was computed is kept"]);
+    assert!(!edge.path("out.jsonl").exists());
+    // Stopped for longer than a node waits for a client, and on again.
+    let embed = edge.start(&command);
+    until("something is done", has_done);
+    embed.signal("STOP");
+    until("the node gives it up", || job().is_none());
+    until("and what runs ends", || json(&edge, &["status"])["state"] == "idle");
+    embed.signal("CONT");
+    until("it has asked again", || job().is_some());
+    until("something is done", has_done);
+    // The node ends under it.
+    running.signal("TERM");
+    running.wait().expect(0, &[]);
+    embed.wait().expect(3, &["the node has stopped", "the same command goes on from there"]);
+    let (ran, lines) = edge.embed(&["--json"]);
+    let summary: Value = serde_json::from_str(&ran.expect(0, &[]).stdout).unwrap();
+    assert!(summary["chunks_stored"].as_u64().unwrap() > 0, "{summary}");
+    // Every byte but the blanks between chunks, each once, in order.
+    let mut end = (Value::Null, 0);
+    for line in &lines {
+        let start = line["start"].as_u64().unwrap();
+        assert!(
+            line["path"] != end.0 && start < 4
+                || line["path"] == end.0 && (end.1..end.1 + 4).contains(&start),
+            "{line}"
+        );
+        end = (line["path"].clone(), line["end"].as_u64().unwrap());
+    }
+    assert_eq!(summary["documents"], 4);
+}
+
+#[test]
+fn two_commands_share_a_node_that_one_of_them_brought() {
+    let edge = Edge::new();
+    edge.run(["swarm", "create", "home"]).expect(0, &[]);
+    edge.document("a.txt", prose(1, 90_000));
+    edge.document("b.txt", prose(2, 20_000));
+    let first = edge.start(&["embed", "docs/a.txt", "-o", "a.jsonl", "--swarm", "home"]);
+    until("the first brings a node", || UnixStream::connect(socket(&edge)).is_ok());
+    assert_eq!(json(&edge, &["status"])["budget"]["threads"], 0, "it lends nothing");
+    let second = edge.start(&["embed", "docs/a.txt", "docs/b.txt", "-o", "b.jsonl", "--swarm", "home"]);
+    first.wait().expect(0, &[]);
+    second.wait().expect(0, &[]);
+    let read = |name: &str| lines(&fs::read_to_string(edge.path(name)).unwrap());
+    let (a, b) = (read("a.jsonl"), read("b.jsonl"));
+    assert_equal_outputs(&a, &b[..a.len()]);
+    assert!(b.len() > a.len());
+}
+
+#[test]
+fn a_detached_command_goes_on_alone() {
+    let edge = Edge::new();
+    edge.document("a.txt", prose(1, 30_000));
+    edge.run(["embed", "docs", "--detach"]).expect(2, &["--output"]);
+    edge.run(["embed", "docs", "-o", "-", "--detach"]).expect(2, &["a file to write to"]);
+    edge.run(["embed", "nothing-here", "-o", "x.jsonl", "--detach"]).expect(1, &["nothing-here"]);
+    edge.run(["embed", "docs", "-o", "out.jsonl", "--detach"]).expect(0, &["background", "out.jsonl.log"]);
+    until("its output is there", || edge.path("out.jsonl").exists());
+    until("it has said so", || {
+        fs::read_to_string(edge.path("out.jsonl.log")).unwrap().contains("1 document")
+    });
+}
+
+#[test]
+fn what_is_no_question_gets_an_answer_that_says_so() {
+    let edge = Edge::new();
+    let running = node(&edge, &[]);
+    let ask = |text: &[u8]| {
+        let mut stream = UnixStream::connect(socket(&edge)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(text).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let request = |line: &str, headers: &str, body: &str| {
+        let length = body.len();
+        let all = format!(
+            "{line} HTTP/1.1\r\nhost: edge\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        );
+        ask(all.as_bytes())
+    };
+    assert!(ask(b"\x16\x03\x01 no HTTP at all\r\n\r\n").starts_with("HTTP/1.1 400"));
+    assert!(request("GET /v1/nothing", "", "").contains("there is no such page"));
+    assert!(request("POST /v1/call", "", "x").contains("of another version"));
+    assert!(request("POST /v1/call", "edge-call: 1\r\n", "x").contains("does not open"));
+    let json = "content-type: application/json\r\n";
+    assert!(request("POST /v1/swarms", json, r#"{"do":"dance"}"#).starts_with("HTTP/1.1 422"));
+    assert!(request("POST /v1/dead/retry", json, r#"{"keys":["ab"]}"#).contains("0 dead letters"));
+    let claimed = "POST /v1/swarms HTTP/1.1\r\nhost: edge\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 99999999\r\n\r\n{";
+    assert!(ask(claimed.as_bytes()).starts_with("HTTP/1.1 413"));
+    // More connections than it serves at once, that say nothing: the next waits until one goes.
+    let silent: Vec<UnixStream> = (0..80).map(|_| UnixStream::connect(socket(&edge)).unwrap()).collect();
+    drop(silent);
+    assert!(request("GET /v1/status", "", "").starts_with("HTTP/1.1 200"));
+    running.signal("TERM");
+    running.wait().expect(0, &[]);
+}
