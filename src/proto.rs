@@ -10,6 +10,7 @@ mod dial;
 mod ledger;
 pub mod membership;
 mod queue;
+mod rate;
 mod time;
 
 pub use backoff::Backoff;
@@ -22,4 +23,5 @@ pub use queue::{
     Delivery, Effect as QueueEffect, Event as QueueEvent, Grant, ITEMS_MAX as QUEUE_ITEMS_MAX, Item, ItemId,
     Queue, QueueCounts, State as ItemState,
 };
+pub use rate::RateLimit;
 pub use time::Timestamp;
