@@ -5,6 +5,7 @@
 //! tasks, which tell it what came of it.
 
 mod command;
+mod doors;
 mod greet;
 mod judge;
 mod link;
@@ -160,7 +161,7 @@ impl Mesh {
         }
         let me = endpoint.peer_id();
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-        let desk = Rc::new(Desk { aggregator: aggregator.clone(), mesh: sender.clone() });
+        let desk = Rc::new(Desk::new(aggregator.clone(), sender.clone()));
         let mut actor = Self {
             key,
             me,

@@ -194,3 +194,34 @@ fn malformed_messages_cost_only_themselves() {
         });
     });
 }
+
+#[test]
+fn who_asks_to_join_too_often_waits() {
+    namespace::alone("strangers::who_asks_to_join_too_often_waits", || {
+        let edge = Edge::new();
+        against_a_node(&edge, async |scene, ticket| {
+            let (connection, ..) = scene.met().await;
+            let mine = SigningKey::from_bytes(&[9; 32]);
+            let (swarm, founder) = (ticket.founding().id(), ticket.founding().founder);
+            let forged = wire::encode(&JoinRequest { swarm, invite: invite(&mine, swarm, founder) });
+            let mut answered = 0;
+            let retry_ms = loop {
+                let answer = asked(&connection, &forged).await.unwrap().unwrap();
+                match wire::decode::<Refused>(&answer) {
+                    Ok(Refused { reason: RefusalReason::Full, retry_ms }) => break retry_ms,
+                    _ => assert_eq!(wire::decode::<NotAdmitted>(&answer).unwrap().refusal, Refusal::Forged),
+                }
+                answered += 1;
+                assert!(answered < 100, "nobody is checked so often");
+            };
+            assert!((1000..=5000).contains(&retry_ms), "{retry_ms}");
+            // It keeps out nobody but itself.
+            let another = Endpoint::bind(&SigningKey::from_bytes(&[8; 32]), Listen::default()).unwrap();
+            let second = Scene { stranger: another, ..scene };
+            let (connection, ..) = second.met().await;
+            let request = JoinRequest { swarm, invite: ticket.invite().clone() };
+            let admitted = asked(&connection, &wire::encode(&request)).await.unwrap().unwrap();
+            assert_eq!(wire::kind(&admitted), Ok(wire::Admitted::KIND));
+        });
+    });
+}

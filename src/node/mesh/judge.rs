@@ -1,7 +1,7 @@
 //! Who is a member: what peers show, who is let in, who is brought up to date. Whatever a decision changes is on the
 //! disk before anybody hears of it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use tokio::sync::oneshot;
 
@@ -21,9 +21,14 @@ use crate::{
     transport::{CloseCode, Connection},
     wire::{
         self, Admitted, Credential, JoinRequest, Message, NotAdmitted, PEERS_TOLD_MAX, PeerId, PeersTold,
-        Refusal, Renew, SwarmId,
+        Refusal, Refused, Renew, SwarmId,
     },
 };
+
+/// How often one is asked on one connection: a stranger may not stay longer than that takes.
+const ADMISSION_TRIES_MAX: u32 = 3;
+/// Longest wait between two tries, whatever the peer says.
+const ADMISSION_WAIT_MAX: Duration = Duration::from_secs(10);
 
 type Answer = oneshot::Sender<Result<Box<Admitted>, Refusal>>;
 
@@ -233,17 +238,38 @@ impl Mesh {
     }
 }
 
-/// Asks to be let in, or to be brought up to date.
+/// Asks to be let in, or to be brought up to date; again where the peer has no time for it now.
 async fn ask_admission<Q: Message>(connection: &Connection, question: &Q) -> Result<Box<Admitted>, AskError> {
+    let mut tries = 1;
+    loop {
+        match ask_admission_once(connection, question).await {
+            Err(AskError::Refused(Refused { retry_ms, .. }))
+                if retry_ms > 0 && tries < ADMISSION_TRIES_MAX =>
+            {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(retry_ms.into()).min(ADMISSION_WAIT_MAX)).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+async fn ask_admission_once<Q: Message>(
+    connection: &Connection,
+    question: &Q,
+) -> Result<Box<Admitted>, AskError> {
     let mut exchange = connection.open().await?;
     exchange.send(&wire::encode(question), Q::BYTES_MAX, SEND_WAIT).await?;
     exchange.finish()?;
     let Some(frame) = exchange.receive(Admitted::BYTES_MAX, ANSWER_WAIT).await? else {
         return Err(AskError::Nothing);
     };
-    if wire::kind(&frame)? == NotAdmitted::KIND {
-        let NotAdmitted { refusal } = wire::decode(&frame)?;
-        return Err(AskError::NotAdmitted(refusal));
+    match wire::kind(&frame)? {
+        NotAdmitted::KIND => {
+            let NotAdmitted { refusal } = wire::decode(&frame)?;
+            Err(AskError::NotAdmitted(refusal))
+        }
+        Refused::KIND => Err(AskError::Refused(wire::decode(&frame)?)),
+        _ => Ok(Box::new(wire::decode(&frame)?)),
     }
-    Ok(Box::new(wire::decode(&frame)?))
 }

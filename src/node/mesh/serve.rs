@@ -10,6 +10,7 @@ use super::{
         ask::SEND_WAIT,
     },
     Message as ToMesh,
+    doors::Doors,
 };
 use crate::{
     proto::Worker,
@@ -32,6 +33,20 @@ const STRANGER_BYTES_MAX: usize = 2048;
 pub(super) struct Desk {
     pub(super) aggregator: AggregatorHandle,
     pub(super) mesh: mpsc::Sender<ToMesh>,
+    doors: Doors,
+}
+
+impl Desk {
+    pub(super) fn new(aggregator: AggregatorHandle, mesh: mpsc::Sender<ToMesh>) -> Self {
+        Self { aggregator, mesh, doors: Doors::new() }
+    }
+
+    /// Before a question that costs signatures to check.
+    fn enter(&self, peer: PeerId, is_member: bool) -> Result<(), Failure> {
+        let full = |wait: Duration| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let entered = self.doors.enter(peer, is_member);
+        entered.map_err(|wait| Failure::Refused(RefusalReason::Full, full(wait)))
+    }
 }
 
 /// What is known of the peer at the other end; its swarms change while it is connected.
@@ -119,6 +134,7 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool)
     let peer = standing.peer();
     match wire::kind(frame)? {
         JoinRequest::KIND => {
+            desk.enter(peer, is_member)?;
             let (request, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());
             tell(&desk.mesh, ToMesh::Join(peer, Box::new(request), sender)).await?;
             match answered.await.map_err(|_| leaving())? {
@@ -128,6 +144,7 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool)
         }
         // Of who was admitted by a delegate, the founder may not have heard.
         Renew::KIND => {
+            desk.enter(peer, is_member)?;
             let (Renew { credential }, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());
             tell(&desk.mesh, ToMesh::Renew(peer, Box::new(credential), sender)).await?;
             match answered.await.map_err(|_| leaving())? {
