@@ -4,6 +4,7 @@
 //! peer stays. Resumption and 0-RTT are off for good: on a resumed connection no key is proven again.
 
 mod limits;
+mod memory;
 mod public_key;
 mod tls;
 
@@ -25,6 +26,7 @@ pub use endpoint::{Arrival, Endpoint};
 pub use error::TransportError;
 pub use exchange::Exchange;
 pub use limits::{
-    EXCHANGES_MAX, HALF_OPEN_MAX, HALF_OPEN_RETRY, HANDSHAKE_WAIT_MAX, IDLE_WAIT_MAX, KEEP_ALIVE,
+    EXCHANGES_MAX, FRAME_BYTES_MAX, HALF_OPEN_MAX, HALF_OPEN_RETRY, HANDSHAKE_WAIT_MAX, IDLE_WAIT_MAX,
+    KEEP_ALIVE,
 };
 pub use socket::{Listen, free_port};

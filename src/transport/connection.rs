@@ -5,7 +5,12 @@ use std::{fmt, net::SocketAddr, sync::Arc, time::Duration};
 use rustls::pki_types::CertificateDer;
 use tokio::time::timeout;
 
-use super::{CloseCode, Closed, Exchange, TransportError, limits::OPEN_WAIT_MAX, public_key, socket};
+use super::{
+    CloseCode, Closed, Exchange, TransportError,
+    limits::OPEN_WAIT_MAX,
+    memory::{Memory, Share},
+    public_key, socket,
+};
 use crate::wire::PeerId;
 
 /// Label under which both sides derive the same 32 bytes (RFC 8446 §7.5). Frozen.
@@ -20,6 +25,7 @@ struct Inner {
     quinn: quinn::Connection,
     peer: PeerId,
     exporter: [u8; 32],
+    share: Share,
     dialled_by_us: bool,
 }
 
@@ -45,6 +51,7 @@ impl Connection {
         own: PeerId,
         expected: Option<PeerId>,
         dialled_by_us: bool,
+        memory: &Memory,
     ) -> Result<Self, TransportError> {
         let remote = socket::canonical(quinn.remote_address());
         let refuse = |error| {
@@ -64,7 +71,7 @@ impl Connection {
         }
         let mut exporter = [0; 32];
         quinn.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").map_err(|_| refuse(unproven()))?;
-        Ok(Self(Arc::new(Inner { quinn, peer, exporter, dialled_by_us })))
+        Ok(Self(Arc::new(Inner { quinn, peer, exporter, share: memory.share(peer), dialled_by_us })))
     }
 
     /// Who is at the other end.
@@ -101,7 +108,7 @@ impl Connection {
             .await
             .map_err(|_| TransportError::TimedOut { what: "allow another exchange" })?
             .map_err(TransportError::lost)?;
-        Ok(Exchange::new(send, receive))
+        Ok(Exchange::new(send, receive, self.0.share.clone()))
     }
 
     /// The next exchange that the peer has opened and sent something on. Waits as long as the connection lives.
@@ -111,7 +118,7 @@ impl Connection {
     /// [`TransportError::Lost`].
     pub async fn accept(&self) -> Result<Exchange, TransportError> {
         let (send, receive) = self.0.quinn.accept_bi().await.map_err(TransportError::lost)?;
-        Ok(Exchange::new(send, receive))
+        Ok(Exchange::new(send, receive, self.0.share.clone()))
     }
 
     /// Closes at once: what is not yet delivered is lost, see [`Exchange::delivered`]. The second call does

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use super::{
     CloseCode, Connection, Listen, TransportError,
     limits::{DRAIN_WAIT_MAX, HALF_OPEN_MAX, HALF_OPEN_RETRY, HANDSHAKE_WAIT_MAX},
+    memory::Memory,
     socket,
     tls::{self, Identity, ServerKey},
 };
@@ -28,6 +29,7 @@ pub struct Endpoint {
     identity: Identity,
     address: SocketAddr,
     half_open: Arc<AtomicUsize>,
+    memory: Memory,
 }
 
 impl Endpoint {
@@ -57,7 +59,7 @@ impl Endpoint {
         let config = EndpointConfig::default();
         let quinn =
             quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(failed)?;
-        Ok(Self { quinn, identity, address, half_open: Arc::default() })
+        Ok(Self { quinn, identity, address, half_open: Arc::default(), memory: Memory::new() })
     }
 
     /// The UDP port that peers reach us on.
@@ -88,6 +90,7 @@ impl Endpoint {
                     incoming,
                     own: self.identity.peer,
                     half_open: HalfOpen::enter(&self.half_open),
+                    memory: self.memory.clone(),
                 });
             }
         }
@@ -140,7 +143,7 @@ impl Endpoint {
             }
             _ => TransportError::handshake(remote, error),
         })?;
-        Connection::identify(quinn, own, expected, true)
+        Connection::identify(quinn, own, expected, true, &self.memory)
     }
 
     /// Closes every connection and takes no more.
@@ -176,6 +179,7 @@ pub struct Arrival {
     incoming: quinn::Incoming,
     own: PeerId,
     half_open: HalfOpen,
+    memory: Memory,
 }
 
 impl Arrival {
@@ -200,11 +204,11 @@ impl Arrival {
 
     pub(super) async fn establish_within(self, wait: Duration) -> Result<Connection, TransportError> {
         let remote = self.remote();
-        let Self { incoming, own, half_open: _until_the_end } = self;
+        let Self { incoming, own, half_open: _until_the_end, memory } = self;
         let failed = |error| TransportError::handshake(remote, error);
         let connecting = incoming.accept().map_err(failed)?;
         let outcome = timeout(wait, connecting).await.map_err(|_| TransportError::NoAnswer { remote })?;
-        Connection::identify(outcome.map_err(failed)?, own, None, false)
+        Connection::identify(outcome.map_err(failed)?, own, None, false, &memory)
     }
 
     /// Turns it away before any work is done for it.

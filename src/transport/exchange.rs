@@ -5,7 +5,11 @@ use std::time::Duration;
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio::time::timeout;
 
-use super::{TransportError, limits::PIECE_BYTES_MAX};
+use super::{
+    TransportError,
+    limits::{FRAME_BYTES_MAX, PIECE_BYTES_MAX},
+    memory::{Place, Share},
+};
 
 /// Bytes of the length before a frame.
 const PREFIX_BYTES: usize = 4;
@@ -23,6 +27,7 @@ pub struct Exchange {
     receive: RecvStream,
     outbound: Outbound,
     inbound: Inbound,
+    share: Share,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +45,16 @@ struct Inbound {
     prefix: [u8; PREFIX_BYTES],
     prefix_bytes: usize,
     body: Vec<u8>,
+    /// Where a long frame lies: from before it grows until the next one is read or the exchange ends, for all that time
+    /// what was made of it lies in memory.
+    place: Option<Place>,
     /// QUIC tells of a reset once, and of an end from then on: the two must not be confused.
     failed: bool,
 }
 
 impl Exchange {
-    pub(super) fn new(send: SendStream, receive: RecvStream) -> Self {
-        Self { send, receive, outbound: Outbound::Open, inbound: Inbound::default() }
+    pub(super) fn new(send: SendStream, receive: RecvStream, share: Share) -> Self {
+        Self { send, receive, outbound: Outbound::Open, inbound: Inbound::default(), share }
     }
 
     /// Sends one frame of at most `bytes_max` bytes; `wait` is for all of it to be taken over by QUIC, which a peer
@@ -90,9 +98,10 @@ impl Exchange {
         }
     }
 
-    /// The next frame, of at most `bytes_max` bytes, all of which must be here after `wait`; `None` where the peer
-    /// has finished. Memory grows with what arrives, not with what the length promises. Cancel safe: what has
-    /// arrived is kept for the next call, after a time-out as well.
+    /// The next frame, of at most `bytes_max` bytes and [`FRAME_BYTES_MAX`], all of which must be here after `wait`; `None`
+    /// where the peer has finished. Memory grows with what arrives, not with what the length promises; a long frame
+    /// waits until there is a place for all of it, and has it until the next call or the end of the exchange. Cancel
+    /// safe: what has arrived is kept for the next call, after a time-out as well.
     ///
     /// # Errors
     /// [`TransportError::TooLarge`] (the peer is told to stop), `Truncated`, `TimedOut`, `Declined`, `GivenUp`,
@@ -105,10 +114,12 @@ impl Exchange {
         if self.inbound.failed {
             return Err(TransportError::Ended);
         }
-        let frame = timeout(wait, self.inbound.read(&mut self.receive, bytes_max))
+        let frame = timeout(wait, self.inbound.read(&mut self.receive, &self.share, bytes_max))
             .await
             .map_err(|_| TransportError::TimedOut { what: "send a frame" })?;
-        self.inbound.failed = frame.is_err();
+        if frame.is_err() {
+            self.inbound = Inbound { failed: true, ..Inbound::default() };
+        }
         if let Err(TransportError::TooLarge { .. }) = frame {
             // It fails only on a stream that is over.
             let _ = self.receive.stop(DECLINED);
@@ -184,8 +195,13 @@ impl Inbound {
     async fn read(
         &mut self,
         stream: &mut RecvStream,
+        share: &Share,
         bytes_max: usize,
     ) -> Result<Option<Vec<u8>>, TransportError> {
+        if self.prefix_bytes == 0 {
+            self.place = None;
+        }
+        let bytes_max = bytes_max.min(FRAME_BYTES_MAX);
         while self.prefix_bytes < PREFIX_BYTES {
             match stream.read(&mut self.prefix[self.prefix_bytes..]).await.map_err(not_read)? {
                 Some(bytes) => self.prefix_bytes += bytes,
@@ -198,6 +214,9 @@ impl Inbound {
             .ok()
             .filter(|bytes| *bytes <= bytes_max)
             .ok_or(TransportError::TooLarge { bytes: length.into(), bytes_max })?;
+        if self.place.is_none() {
+            self.place = share.place(bytes).await;
+        }
         while self.body.len() < bytes {
             let piece = (bytes - self.body.len()).min(PIECE_BYTES_MAX);
             match stream.read_chunk(piece, true).await.map_err(not_read)? {

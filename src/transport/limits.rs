@@ -56,6 +56,18 @@ pub(super) const OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 /// that were under way.
 pub(super) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(3);
 
+/// A frame up to this length needs no place of its own: with every stream of 256 peers that comes to 208 MiB at worst,
+/// and nearly all messages are shorter.
+pub(super) const SHORT_FRAME_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of longer frames that are kept at once, all peers together, until what they ask is answered: hundreds of usual
+/// results, or five of the longest.
+pub(super) const LONG_FRAMES_BYTES_MAX: usize = 64 << 20;
+
+/// No frame is longer, whatever its reader takes; and one peer's long frames together have no more. The longest message has
+/// 12 MiB, so that one never waits for itself, and it takes four peers that do their worst to keep others waiting.
+pub const FRAME_BYTES_MAX: usize = LONG_FRAMES_BYTES_MAX / 4;
+
 /// Bytes taken from a stream in one step: a frame's memory grows by no more than has arrived.
 pub(super) const PIECE_BYTES_MAX: usize = 64 << 10;
 

@@ -5,6 +5,7 @@ mod endpoint;
 mod exchange;
 mod foreign;
 mod handshake;
+mod memory;
 
 use std::{
     net::{Ipv4Addr, SocketAddr},

@@ -91,7 +91,7 @@ fn memory_grows_with_what_arrives_and_not_with_what_is_promised() {
     run(async {
         let pair = pair().await;
         let (mut ours, mut theirs) = pair.exchange().await;
-        let promised = 512 << 20;
+        let promised = 16 << 20;
         ours.bare().0.write_all(&u32::to_be_bytes(promised)).await.unwrap();
         for arrived in [0_usize, 1000, 300_000] {
             ours.bare().0.write_all(&vec![1; arrived]).await.unwrap();
