@@ -21,7 +21,7 @@ pub use ledger::{
 };
 pub use queue::{
     Delivery, Effect as QueueEffect, Event as QueueEvent, Grant, ITEMS_MAX as QUEUE_ITEMS_MAX, Item, ItemId,
-    Queue, QueueCounts, State as ItemState,
+    Queue, QueueCounts, Ran, State as ItemState,
 };
 pub use rate::RateLimit;
 pub use time::Timestamp;

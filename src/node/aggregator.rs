@@ -28,6 +28,7 @@ use super::{
     disk::{Disk, DiskError},
 };
 use crate::{
+    inference::CHUNKER_VERSION,
     proto::{Attempt, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker},
     wire::{
         ContentKey, Deliver, Delivered, Granted, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease, ModelHash,
@@ -354,7 +355,7 @@ impl Aggregator {
 
     fn pull(&mut self, parked: &Parked) -> Vec<Lease> {
         let Parked { worker, swarms, pull, .. } = parked;
-        if !pull.models.contains(&self.model) {
+        if !pull.models.contains(&self.model) || pull.chunker != CHUNKER_VERSION {
             return Vec::new();
         }
         let effects = self.decide(LedgerEvent::Pull {

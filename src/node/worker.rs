@@ -26,7 +26,10 @@ use super::{
     disk::{Disk, DiskError},
 };
 use crate::{
-    proto::{Backoff, Delivery, Grant, Item, ItemId, Queue, QueueCounts, QueueEffect, QueueEvent, Timestamp},
+    inference::CHUNKER_VERSION,
+    proto::{
+        Backoff, Delivery, Grant, Item, ItemId, Queue, QueueCounts, QueueEffect, QueueEvent, Ran, Timestamp,
+    },
     store::{LeasedJob, QueueWrite},
     transport::Connection,
     wire::{
@@ -95,6 +98,8 @@ struct Aggregator {
     generation: u64,
     is_pulling: bool,
     failures: u32,
+    /// Jobs in a row that this node could not run.
+    unfit: u32,
     not_before: Instant,
 }
 
@@ -122,7 +127,7 @@ pub(super) struct Worker {
     windows: BTreeMap<u64, Vec<ItemId>>,
     outcomes: BTreeMap<ItemId, Outcome>,
     /// Items that were none, of windows that run.
-    unsound: Vec<(u64, ItemId, String)>,
+    unsound: Vec<(u64, ItemId, Ran)>,
     empty_windows: Vec<u64>,
     tasks: JoinSet<Answer>,
     beaten: Instant,
@@ -260,8 +265,9 @@ impl Worker {
                 let not_before = Instant::now();
                 self.generation += 1;
                 let generation = self.generation;
+                let (is_pulling, failures, unfit) = (false, 0, 0);
                 let aggregator =
-                    Aggregator { connection, generation, is_pulling: false, failures: 0, not_before };
+                    Aggregator { connection, generation, is_pulling, failures, unfit, not_before };
                 self.aggregators.insert(peer, aggregator);
                 self.tell(QueueEvent::Connected { aggregator: peer }).await
             }
@@ -390,6 +396,7 @@ impl Worker {
                 lasts_s: None,
             },
             models: vec![self.engine.folder().hash()],
+            chunker: CHUNKER_VERSION,
             tokens,
             jobs: u16::try_from(jobs).unwrap_or(u16::MAX),
             wait_ms: PULL_WAIT_MS_MAX,

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-pub use effects::{Delivery, Effect, Event, Grant, Item, ItemId, State};
+pub use effects::{Delivery, Effect, Event, Grant, Item, ItemId, Ran, State};
 
 use super::{Backoff, Timestamp};
 use crate::wire::PeerId;
@@ -272,37 +272,29 @@ impl Queue {
         true
     }
 
-    fn ended(
-        &mut self,
-        now: Timestamp,
-        window: u64,
-        outcomes: Vec<(ItemId, Result<(), Option<String>>)>,
-        out: &mut Vec<Effect>,
-    ) {
+    fn ended(&mut self, now: Timestamp, window: u64, outcomes: Vec<(ItemId, Ran)>, out: &mut Vec<Effect>) {
         let ids = self.windows.remove(&window).unwrap_or_default();
         let mut outcomes: BTreeMap<ItemId, _> = outcomes.into_iter().collect();
         for id in ids {
             let Some(item) = self.items.get_mut(&id) else { continue };
             // Of what was not spoken nothing is known but that it does not run any more.
-            let outcome = outcomes.remove(&id).unwrap_or(Err(None));
-            match outcome {
-                // Stopped: it can be run again, here or elsewhere.
-                Err(None) => {
-                    let (aggregator, attempt) = (item.aggregator, item.attempt);
-                    if self.is_draining || self.threads == 0 {
-                        self.items.remove(&id);
-                        out.push(Effect::Remove { id });
-                        out.push(Effect::Release { aggregator, attempts: vec![attempt] });
-                    } else {
-                        item.state = State::Queued;
-                        out.push(Effect::Keep { id, item: item.clone() });
-                    }
+            let ran = outcomes.remove(&id).unwrap_or(Ran::Stopped);
+            match ran {
+                Ran::Stopped if !self.is_draining && self.threads > 0 => {
+                    item.state = State::Queued;
+                    out.push(Effect::Keep { id, item: item.clone() });
                 }
-                Ok(()) => {
+                Ran::Stopped | Ran::Unfit => {
+                    let (aggregator, attempt) = (item.aggregator, item.attempt);
+                    self.items.remove(&id);
+                    out.push(Effect::Remove { id });
+                    out.push(Effect::Release { aggregator, attempts: vec![attempt] });
+                }
+                Ran::Right => {
                     (item.state, item.since, item.not_before) = (State::Computed, now, now);
                     out.push(Effect::Computed { id });
                 }
-                Err(Some(reason)) => {
+                Ran::Failed(reason) => {
                     (item.state, item.since, item.not_before) = (State::Computed, now, now);
                     out.push(Effect::Failed { id, reason });
                 }

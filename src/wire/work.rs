@@ -54,6 +54,8 @@ pub struct Pull {
     pub budget: Budget,
     /// Models that it has, [`MODELS_MAX`] at most.
     pub models: Vec<ModelHash>,
+    /// Version of the rules by which it cuts chunks.
+    pub chunker: u8,
     /// It has room for so many tokens …
     pub tokens: u32,
     /// … and so many jobs.
@@ -295,6 +297,7 @@ mod tests {
         let pull = Pull {
             budget: budget(),
             models: vec![ModelHash::from_bytes([2; 32])],
+            chunker: 1,
             tokens: 8192,
             jobs: 20,
             wait_ms: 25_000,
@@ -336,7 +339,14 @@ mod tests {
         let release = Release { attempts: vec![u64::MAX; HOLDING_MAX] };
         assert!(wire::encode(&release).len() <= Release::BYTES_MAX);
         let models = vec![ModelHash::from_bytes([2; 32]); MODELS_MAX];
-        let pull = Pull { budget: budget(), models, tokens: u32::MAX, jobs: u16::MAX, wait_ms: u32::MAX };
+        let pull = Pull {
+            budget: budget(),
+            models,
+            chunker: u8::MAX,
+            tokens: u32::MAX,
+            jobs: u16::MAX,
+            wait_ms: u32::MAX,
+        };
         assert!(wire::encode(&pull).len() <= Pull::BYTES_MAX);
         let chunks = vec![ChunkSpan { start: 36_000, end: 36_800, tokens: 256 }; 4600];
         let vectors = vec![0.5; 4600 * 384];

@@ -136,7 +136,7 @@ fn strangers_get_no_work_no_peers_and_no_membership() {
                 power: PowerSource::Mains,
                 lasts_s: None,
             };
-            let pull = Pull { budget, models: Vec::new(), tokens: 1, jobs: 1, wait_ms: 0 };
+            let pull = Pull { budget, models: Vec::new(), chunker: 1, tokens: 1, jobs: 1, wait_ms: 0 };
             let swarm = ticket.founding().id();
             for frame in [
                 wire::encode(&pull),

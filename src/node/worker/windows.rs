@@ -1,23 +1,23 @@
 //! A window on its way through the compute threads, and its results to whoever asked.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
 
-use super::{Answer, Running, Worker};
+use super::{Answer, PULL_AGAIN, Running, Worker};
 use crate::{
-    inference::{Computed, Job, JobError},
+    inference::{Computed, Job, JobError, SpecError},
     node::{
         NodeError,
         ask::{ANSWER_WAIT, AskError, ask},
         compute::ComputeEvent,
         disk::{Disk, DiskError},
     },
-    proto::{Delivery, Item, ItemId, QueueEvent},
+    proto::{Delivery, Item, ItemId, QueueEvent, Ran},
     transport::Connection,
     wire::{Deliver, Delivered, Outcome, PeerId, Receipt, RefusalReason, SegmentResult, Signed},
 };
-
-/// How an item's run ended, as the queue takes it: `Err(None)` was stopped.
-type Ended = (ItemId, Result<(), Option<String>>);
 
 impl Worker {
     /// Reads the jobs of a window and hands them to the threads. What is none fails at once, alone.
@@ -35,16 +35,26 @@ impl Worker {
             let job = match leased {
                 Some(leased) => {
                     self.running.insert(id, Running { swarm: leased.swarm, aggregator });
-                    Job::from_spec(leased.job, &model, &prefix).map_err(|error| error.to_string())
+                    Job::from_spec(leased.job, &model, &prefix).map_err(|error| match error {
+                        // It was leased to this node before it had another model, or without being asked for.
+                        SpecError::Chunker { .. } | SpecError::Model { .. } => Ran::Unfit,
+                        error => Ran::Failed(error.to_string()),
+                    })
                 }
-                None => Err("its text was damaged on the worker's disk".to_owned()),
+                None => Err(Ran::Failed("its text was damaged on the worker's disk".to_owned())),
             };
             match job {
                 Ok(job) => {
                     sound.push(id);
                     specs.push(job);
                 }
-                Err(reason) => self.unsound.push((window, id, reason)),
+                Err(ran) => {
+                    if ran == Ran::Unfit {
+                        self.let_rest(&aggregator);
+                    }
+                    self.running.remove(&id);
+                    self.unsound.push((window, id, ran));
+                }
             }
         }
         self.windows.insert(window, sound);
@@ -76,11 +86,21 @@ impl Worker {
         Ok(())
     }
 
-    fn failed_at_once(&mut self, window: u64) -> Vec<Ended> {
+    /// Who leases what this node can not run is asked less and less often, or it would lease the same again.
+    fn let_rest(&mut self, aggregator: &PeerId) {
+        let Some(state) = self.aggregators.get_mut(aggregator) else { return };
+        state.unfit = state.unfit.saturating_add(1);
+        state.not_before = state.not_before.max(Instant::now() + PULL_AGAIN.wait(state.unfit, &mut self.rng));
+        if state.unfit == 1 {
+            tracing::warn!(peer = %aggregator.short(), "leases what this node has no model or chunker for");
+        }
+    }
+
+    fn failed_at_once(&mut self, window: u64) -> Vec<(ItemId, Ran)> {
         let mut outcomes = Vec::new();
-        self.unsound.retain(|(of, id, reason)| {
+        self.unsound.retain(|(of, id, ran)| {
             if *of == window {
-                outcomes.push((*id, Err(Some(reason.clone()))));
+                outcomes.push((*id, ran.clone()));
             }
             *of != window
         });
@@ -112,7 +132,7 @@ impl Worker {
         }
     }
 
-    fn outcome(&mut self, id: ItemId, computed: Computed) -> Result<(), Option<String>> {
+    fn outcome(&mut self, id: ItemId, computed: Computed) -> Ran {
         let Computed { result, elapsed, .. } = computed;
         let running = self.running.remove(&id);
         match (result, running, self.queue.item(id)) {
@@ -123,16 +143,19 @@ impl Worker {
                 self.counts.tokens_done += tokens;
                 let receipt = receipt(&result, &running, item, tokens, elapsed);
                 let signed = Signed::sign(&self.key, &receipt);
+                if let Some(aggregator) = self.aggregators.get_mut(&running.aggregator) {
+                    aggregator.unfit = 0;
+                }
                 self.outcomes.insert(id, Outcome::Result(result, signed));
-                Ok(())
+                Ran::Right
             }
-            (Err(JobError::Stopped), ..) => Err(None),
+            (Err(JobError::Stopped), ..) => Ran::Stopped,
             (Err(error), ..) => {
                 self.counts.jobs_failed += 1;
                 let source = error.source().map(|source| format!(": {source}"));
-                Err(Some(format!("{error}{}", source.unwrap_or_default())))
+                Ran::Failed(format!("{error}{}", source.unwrap_or_default()))
             }
-            (Ok(_), ..) => Err(None),
+            (Ok(_), ..) => Ran::Stopped,
         }
     }
 

@@ -99,6 +99,19 @@ pub enum Delivery {
     Missed,
 }
 
+/// How the run of an item ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// It has a result.
+    Right,
+    /// It has none, and why.
+    Failed(String),
+    /// It was stopped: it can be run again, here or elsewhere.
+    Stopped,
+    /// It is nothing that this node can run, and others may: it goes back, and no failure is counted.
+    Unfit,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Event {
@@ -117,12 +130,12 @@ pub enum Event {
         /// Tokens per second of all of them; 0 where it is not known.
         tokens_per_s: u32,
     },
-    /// A window has run. `Err(None)` was stopped, `Err(Some(reason))` has failed.
+    /// A window has run. What is not spoken of was stopped.
     Ended {
         /// Which.
         window: u64,
         /// One outcome an item.
-        outcomes: Vec<(ItemId, Result<(), Option<String>>)>,
+        outcomes: Vec<(ItemId, Ran)>,
     },
     /// An aggregator can be reached.
     Connected {

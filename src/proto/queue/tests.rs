@@ -109,7 +109,7 @@ impl Desk {
     }
 
     /// The oldest window ends, every item of it like this.
-    fn end(&mut self, outcome: Result<(), Option<String>>) -> Vec<Effect> {
+    fn end(&mut self, outcome: Ran) -> Vec<Effect> {
         let (window, ids) = self.windows.pop_first().unwrap();
         let outcomes = ids.into_iter().map(|id| (id, outcome.clone())).collect();
         self.handle(Event::Ended { window, outcomes })
@@ -136,7 +136,7 @@ fn an_item_goes_from_the_grant_to_the_acknowledgement() {
     let mut desk = Desk::new(1);
     desk.granted(1, vec![grant(7, 100, false)]);
     assert_eq!(desk.queue.holding(&peer(1)), [(7, State::Running)]);
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     assert_eq!(desk.deliveries, [(0, peer(1))].into());
     assert_eq!(desk.deliver(Delivery::Ended), [Effect::Remove { id: 0 }]);
     assert_eq!(desk.queue.counts(), QueueCounts::default());
@@ -163,7 +163,7 @@ fn a_job_that_is_here_goes_on_under_its_new_lease() {
     );
     // Another aggregator's is another.
     assert!(matches!(desk.granted(2, vec![again(6)])[..], [Effect::Store { id: 1, .. }]));
-    let delivered = desk.end(Ok(()));
+    let delivered = desk.end(Ran::Right);
     assert!(delivered.contains(&Effect::Deliver { id: 0, aggregator: peer(1), attempt: 5 }));
     // What has a result is delivered as it is: it may be a failure, and the new lease another chance.
     assert!(desk.granted(1, vec![again(7)]).iter().any(|effect| matches!(effect, Effect::Store { .. })));
@@ -174,7 +174,7 @@ fn what_ran_with_others_when_the_process_died_runs_alone_and_nobody_is_to_blame(
     let mut desk = Desk::new(1);
     desk.granted(1, vec![grant(1, 100, false)]);
     desk.granted(1, vec![grant(2, 100, false), grant(3, 100, false)]);
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     assert_eq!(desk.windows[&1], [1, 2]);
     desk.crash();
     assert_eq!(
@@ -190,9 +190,9 @@ fn what_ran_with_others_when_the_process_died_runs_alone_and_nobody_is_to_blame(
     // One after the other, though four threads are free, and after whatever came since.
     assert_eq!(desk.windows, [(0, vec![1])].into());
     desk.granted(2, vec![grant(9, 100, false)]);
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     assert_eq!(desk.windows, [(1, vec![3])].into());
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     assert_eq!(desk.windows, [(2, vec![2])].into());
 }
 
@@ -226,7 +226,7 @@ fn what_runs_alone_waits_for_the_others_but_not_for_ever() {
             ran_alone.push(n);
         }
         desk.wait(10);
-        desk.end(Ok(()));
+        desk.end(Ran::Right);
         while desk.queue.counts().outbox > 0 {
             desk.deliver(Delivery::Ended);
         }
@@ -245,8 +245,18 @@ fn when_the_budget_closes_what_is_not_begun_goes_back() {
     assert_eq!(desk.queue.wanted(), (0, 0));
     // What comes late goes back as well, and so does what was stopped.
     assert_eq!(released(&desk.granted(1, vec![grant(4, 100, false)])), [4]);
-    assert_eq!(released(&desk.end(Err(None))), [1]);
+    assert_eq!(released(&desk.end(Ran::Stopped)), [1]);
     assert!(desk.disk.is_empty());
+}
+
+#[test]
+fn what_this_node_can_not_run_goes_back_and_is_no_failure() {
+    let mut desk = Desk::new(1);
+    desk.granted(1, vec![grant(1, 100, false)]);
+    let effects = desk.end(Ran::Unfit);
+    assert_eq!(released(&effects), [1]);
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Failed { .. } | Effect::Deliver { .. })));
+    assert!(desk.disk.is_empty() && desk.windows.is_empty());
 }
 
 #[test]
@@ -256,14 +266,14 @@ fn a_stopped_window_runs_again_when_the_budget_is_open_by_then() {
     desk.budget(0);
     desk.budget(1);
     assert!(desk.windows.len() == 1);
-    desk.end(Err(None));
+    desk.end(Ran::Stopped);
     assert_eq!(desk.windows, [(1, vec![0])].into());
     // An end that says nothing of the item is no end of it.
     desk.windows.clear();
     desk.handle(Event::Ended { window: 1, outcomes: Vec::new() });
     assert_eq!(desk.windows, [(2, vec![0])].into());
     // Nor does the end of another window.
-    assert!(desk.handle(Event::Ended { window: 1, outcomes: vec![(0, Ok(()))] }).is_empty());
+    assert!(desk.handle(Event::Ended { window: 1, outcomes: vec![(0, Ran::Right)] }).is_empty());
 }
 
 #[test]
@@ -273,7 +283,7 @@ fn a_drain_finishes_what_runs_and_returns_the_rest() {
     assert_eq!(released(&desk.handle(Event::Drain)), [2]);
     assert_eq!(desk.queue.wanted(), (0, 0));
     assert_eq!(released(&desk.granted(1, vec![grant(3, 100, false)])), [3]);
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     assert!(desk.windows.is_empty());
     desk.deliver(Delivery::Ended);
     assert_eq!(desk.queue.counts(), QueueCounts::default());
@@ -295,7 +305,7 @@ fn two_aggregators_get_the_same_and_a_newcomer_no_more() {
     let mut desk = Desk::new(1);
     let run = |desk: &mut Desk| {
         let from = desk.disk[&desk.windows.first_key_value().unwrap().1[0]].aggregator;
-        desk.end(Ok(()));
+        desk.end(Ran::Right);
         while desk.queue.counts().outbox > 0 {
             desk.deliver(Delivery::Ended);
         }
@@ -316,7 +326,7 @@ fn windows_hold_a_few_batches_or_a_threads_part() {
     desk.granted(1, vec![grant(1, 9000, false)]);
     desk.granted(1, (2..40).map(|n| grant(n, 1000, false)).collect());
     assert_eq!(desk.windows[&0].len(), 1, "a long one goes by itself");
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     assert_eq!(desk.windows[&1].len(), 8);
 
     let mut desk = Desk::new(4);
@@ -329,7 +339,7 @@ fn windows_hold_a_few_batches_or_a_threads_part() {
 fn a_missed_delivery_is_tried_again_later_and_at_once_on_reconnection() {
     let mut desk = Desk::new(1);
     desk.granted(1, vec![grant(1, 100, false)]);
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     let mut tries = 0;
     for _ in 0..600 {
         if !desk.deliveries.is_empty() {
@@ -353,7 +363,7 @@ fn four_deliveries_at_a_time_to_each() {
     desk.granted(1, (0..9).map(|n| grant(n, 100, false)).collect());
     desk.granted(2, (0..9).map(|n| grant(n, 100, false)).collect());
     while !desk.windows.is_empty() {
-        desk.end(Ok(()));
+        desk.end(Ran::Right);
     }
     assert_eq!(desk.deliveries.len(), 2 * DELIVERIES_MAX);
     desk.deliver(Delivery::Ended);
@@ -366,7 +376,7 @@ fn four_deliveries_at_a_time_to_each() {
 fn what_is_withdrawn_is_not_run_and_what_has_begun_goes_on() {
     let mut desk = Desk::new(1);
     desk.granted(1, vec![grant(3, 8000, false)]);
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     desk.granted(1, vec![grant(1, 8000, false), grant(2, 8000, false)]);
     desk.granted(2, vec![grant(2, 8000, false)]);
     let effects = desk.handle(Event::Withdrawn { aggregator: peer(1), attempts: vec![1, 2, 3, 99] });
@@ -386,7 +396,7 @@ fn a_full_outbox_stops_pulling() {
     desk.handle(Event::Disconnected { aggregator: peer(2) });
     desk.granted(1, (0..OUTBOX_MAX as u64).map(|n| grant(n, 10, false)).collect());
     while !desk.windows.is_empty() {
-        desk.end(Ok(()));
+        desk.end(Ran::Right);
     }
     assert_eq!(desk.queue.wanted(), (0, 0));
     // What one who is away left there does not keep another from being served.
@@ -411,7 +421,7 @@ fn items_are_bounded() {
 fn an_old_result_on_its_way_is_not_forgotten_under_way() {
     let mut desk = Desk::new(1);
     desk.granted(1, vec![grant(1, 100, false)]);
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     assert!(desk.wait(25 * 3600).is_empty());
     assert_eq!(desk.deliver(Delivery::Missed), [Effect::Remove { id: 0 }]);
     assert_eq!(desk.queue.aggregators[&peer(1)].delivering, 0);

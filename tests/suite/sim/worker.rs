@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use edge::{
     proto::{
-        Delivery, Grant, Holding, Item, ItemId, ItemState, Queue, QueueEffect, QueueEvent, Stage, Timestamp,
+        Delivery, Grant, Holding, Item, ItemId, ItemState, Queue, QueueEffect, QueueEvent, Ran, Stage,
+        Timestamp,
     },
     wire::{PeerId, SwarmId},
 };
@@ -411,19 +412,19 @@ impl World {
             let job = Truth::job(&here.disk[id].item.key);
             self.truth.jobs[job].kind == Kind::Fails
         };
-        let outcomes: Vec<(ItemId, Result<(), Option<String>>)> = ended
+        let outcomes: Vec<(ItemId, Ran)> = ended
             .ids
             .iter()
             .map(|id| match (ended.is_stopped || ended.is_hung, fails(id)) {
-                (true, _) => (*id, Err(None)),
-                (false, true) => (*id, Err(Some("the text can not be read".into()))),
-                (false, false) => (*id, Ok(())),
+                (true, _) => (*id, Ran::Stopped),
+                (false, true) => (*id, Ran::Failed("the text can not be read".into())),
+                (false, false) => (*id, Ran::Right),
             })
             .collect();
         if !ended.is_stopped && !ended.is_hung {
             self.workers[w].tokens_done += ended.tokens;
         }
-        if outcomes.iter().any(|(_, outcome)| matches!(outcome, Err(Some(_)))) {
+        if outcomes.iter().any(|(_, outcome)| matches!(outcome, Ran::Failed(_))) {
             self.fire(Fired::PoisonFailed);
         }
         self.tell_queue(w, QueueEvent::Ended { window, outcomes }, &[]);
