@@ -16,7 +16,7 @@ use std::{
 
 use client::Client;
 pub use client::{AggregatorClient, ClientAbout, ClientDesk, ClientEvent, ClientId, ClientInfo};
-use results::{Arrival, Proofs};
+use results::{Arrival, Expected, Proofs};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant as TokioInstant, sleep_until},
@@ -400,10 +400,10 @@ impl Aggregator {
             let _ = answer.send(None);
             return;
         }
-        let dimension = self.engine.folder().manifest().dimension;
-        let own = self.own.peer;
-        let (verdict, arrival) =
-            Arrival::judge(outcome, job, asked.map(|asked| &*asked.spec), worker.peer, own, dimension);
+        let asked = asked.map(|asked| (&*asked.spec, asked.swarm));
+        let (aggregator, dimension) = (self.own.peer, self.engine.folder().manifest().dimension);
+        let expected = Expected { job, asked, worker: worker.peer, swarms, aggregator, dimension };
+        let (verdict, arrival) = Arrival::judge(outcome, &expected);
         if let Verdict::Failed(reason) = &verdict {
             tracing::warn!(peer = %worker.peer.short(), %job, reason, "job failed on a worker");
         }

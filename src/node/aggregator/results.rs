@@ -9,7 +9,7 @@ use super::{Client, ClientEvent, ClientId};
 use crate::{
     proto::{Attempt, Verdict},
     store::{Committed, DeadLetter, Found, Store, StoreError},
-    wire::{ContentKey, Delivered, JobSpec, Outcome, PeerId, Receipt, SegmentResult, Signed},
+    wire::{ContentKey, Delivered, JobSpec, Outcome, PeerId, Receipt, SegmentResult, Signed, SwarmId},
 };
 
 /// The longest text of a job, as a length that no right chunk exceeds.
@@ -45,6 +45,30 @@ impl Proofs {
     }
 }
 
+/// What a delivery is held against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected<'a> {
+    pub(super) job: ContentKey,
+    /// As it was asked for, and for members of which swarm; `None` where nobody asks for it any more.
+    pub(super) asked: Option<(&'a JobSpec, Option<SwarmId>)>,
+    pub(super) worker: PeerId,
+    /// Where the worker is a member now.
+    pub(super) swarms: &'a [SwarmId],
+    pub(super) aggregator: PeerId,
+    pub(super) dimension: usize,
+}
+
+impl Expected<'_> {
+    /// Whether a receipt is for this job, from this node, and for work in a swarm where it was leased, or may have been.
+    fn is_met(&self, receipt: &Receipt) -> bool {
+        let is_swarm = match self.asked.and_then(|(_, swarm)| swarm) {
+            Some(swarm) => receipt.swarm == swarm,
+            None => self.swarms.contains(&receipt.swarm),
+        };
+        is_swarm && receipt.job == self.job && receipt.aggregator == self.aggregator
+    }
+}
+
 /// A result that has passed the cheap checks.
 #[derive(Debug)]
 pub(super) struct Arrival {
@@ -60,15 +84,10 @@ impl Arrival {
         Self { key, result, receipt: None, elapsed }
     }
 
-    /// The cheap checks of DESIGN 6, for the job as it was asked for; `None` where nobody asks for it any more.
-    pub(super) fn judge(
-        outcome: Outcome,
-        job: ContentKey,
-        spec: Option<&JobSpec>,
-        worker: PeerId,
-        aggregator: PeerId,
-        dimension: usize,
-    ) -> (Verdict, Option<Self>) {
+    /// The cheap checks of DESIGN 6.
+    pub(super) fn judge(outcome: Outcome, expected: &Expected<'_>) -> (Verdict, Option<Self>) {
+        let Expected { job, asked, worker, dimension, .. } = *expected;
+        let spec = asked.map(|(spec, _)| spec);
         let (mut result, signed) = match outcome {
             Outcome::Failed(reason) => return (Verdict::Failed(legible(&reason)), None),
             Outcome::Result(result, signed) => (result, signed),
@@ -88,7 +107,7 @@ impl Arrival {
             Ok(receipt) => receipt,
             Err(error) => return wrong(format!("its receipt is wrong: {error}")),
         };
-        if receipt.job != job || receipt.result != result.hash() || receipt.aggregator != aggregator {
+        if !expected.is_met(&receipt) || receipt.result != result.hash() {
             return wrong("its receipt is for something else".into());
         }
         result.computed_by = worker;
@@ -228,5 +247,68 @@ impl Told {
             }
         }
         deaf
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+    use crate::wire::{Carry, ChunkOptions, ChunkSpan, ModelHash, Syntax};
+
+    fn swarm(n: u8) -> SwarmId {
+        SwarmId::from_bytes([n; 32])
+    }
+
+    #[test]
+    fn a_receipt_is_for_what_was_asked() {
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let worker = PeerId::from_bytes(key.verifying_key().to_bytes());
+        let (job, aggregator) = (ContentKey::from_bytes([2; 32]), PeerId::from_bytes([3; 32]));
+        let spec = JobSpec {
+            key: job,
+            model: ModelHash::from_bytes([4; 32]),
+            chunker: 1,
+            options: ChunkOptions { tokens_max: 254, overlap_tokens: 0 },
+            syntax: Syntax::Plain,
+            carry: Carry::default(),
+            body_start: 0,
+            text: "text".into(),
+        };
+        let chunks = vec![ChunkSpan { start: 0, end: 4, tokens: 3 }];
+        let result = SegmentResult { computed_by: worker, verified: true, chunks, vectors: vec![1.0, 0.0] };
+        let receipt = Receipt {
+            job,
+            result: result.hash(),
+            aggregator,
+            swarm: swarm(1),
+            tokens: 3,
+            cpu_ms: 5,
+            energy: None,
+        };
+        let is_right = |asked: Option<Option<SwarmId>>, change: &dyn Fn(&mut Receipt)| {
+            let mut receipt = receipt.clone();
+            change(&mut receipt);
+            let outcome = Outcome::Result(result.clone(), Signed::sign(&key, &receipt));
+            let asked = asked.map(|swarm| (&spec, swarm));
+            let swarms = &[swarm(1), swarm(2)];
+            let expected = Expected { job, asked, worker, swarms, aggregator, dimension: 2 };
+            let (verdict, arrival) = Arrival::judge(outcome, &expected);
+            assert_eq!(arrival.is_some(), verdict == Verdict::Right);
+            assert!(arrival.is_none_or(|arrival| !arrival.result.verified));
+            verdict == Verdict::Right
+        };
+        let asked = Some(Some(swarm(1)));
+        assert!(is_right(asked, &|_| {}));
+        assert!(!is_right(asked, &|receipt| receipt.swarm = swarm(2)), "it worked for another swarm");
+        assert!(!is_right(asked, &|receipt| receipt.job = ContentKey::from_bytes([9; 32])));
+        assert!(!is_right(asked, &|receipt| receipt.aggregator = worker));
+        assert!(!is_right(asked, &|receipt| receipt.result = [0; 32]));
+        // Of what is no longer asked for, or no longer of others, one of its own swarms is believed.
+        for asked in [None, Some(None)] {
+            assert!(is_right(asked, &|receipt| receipt.swarm = swarm(2)));
+            assert!(!is_right(asked, &|receipt| receipt.swarm = swarm(3)));
+        }
     }
 }
