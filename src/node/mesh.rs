@@ -35,6 +35,7 @@ use super::{
     NodeError,
     aggregator::{AggregatorHandle, Message as ToAggregator, Shared, wait_until},
     ask::{ANSWER_WAIT, AskError, ask},
+    caught::caught,
     disk::Disk,
     swarms::{SwarmAnswer, SwarmCommand, SwarmsError},
     worker::{Message as ToWorker, WorkerHandle},
@@ -235,7 +236,7 @@ impl Mesh {
                     None => return Err(NodeError::Ended),
                 },
                 Some(event) = self.tasks.join_next() => {
-                    // A task that panicked is a bug of ours; its connection was dropped with it.
+                    // Of one that panicked somewhere else than `caught` nothing is left; its connection was dropped.
                     if let Ok(event) = event {
                         self.happened(event).await?;
                     }
@@ -264,14 +265,15 @@ impl Mesh {
         }
         for (address, expected) in self.dialer.due(self.now()) {
             let (endpoint, greeting) = (Rc::clone(&self.endpoint), self.greeting());
-            self.tasks.spawn_local(async move {
+            let not_met = Event::Met(Some(address), Err(MeetError::Panicked));
+            self.tasks.spawn_local(caught(not_met, async move {
                 let met = async {
                     let connection = endpoint.dial(address, expected).await?;
                     let greeted = greeting.open(&connection).await?;
                     Ok((connection, greeted))
                 };
                 Event::Met(Some(address), in_time(met).await)
-            });
+            }));
         }
     }
 
@@ -449,9 +451,11 @@ impl Mesh {
                 (connection.clone(), Rc::clone(&standing), Rc::clone(&self.desk));
             self.tasks.spawn_local(async move {
                 tokio::select! {
-                    () = serve::serve(connection.clone(), standing, desk) => {}
+                    () = caught((), serve::serve(connection.clone(), standing, desk)) => {}
                     _ = connection.closed() => {}
                 }
+                // It is open only where serving it has panicked.
+                connection.close(CloseCode::Leaving);
                 Event::Ended(peer, id, connection.closed().await)
             })
         };

@@ -22,6 +22,7 @@ use super::{
     NodeError,
     aggregator::{Speed, wait_until},
     ask::{ANSWER_WAIT, AskError, ask},
+    caught::caught,
     compute::{Compute, ComputeEvent, SharedEngine},
     disk::{Disk, DiskError},
 };
@@ -214,7 +215,7 @@ impl Worker {
                 },
                 Some(event) = events.recv() => self.computed(event).await?,
                 Some(answer) = self.tasks.join_next() => {
-                    // A task that panicked is a bug of ours; what it was for waits for the next start.
+                    // One that was aborted says nothing, and one that panics has an answer.
                     if let Ok(answer) = answer {
                         self.answered(answer).await?;
                     }
@@ -410,9 +411,10 @@ impl Worker {
             let (connection, generation, pull) =
                 (aggregator.connection.clone(), aggregator.generation, pull.clone());
             let wait = Duration::from_millis(u64::from(PULL_WAIT_MS_MAX)) + PULL_GRACE;
-            let task = self.tasks.spawn_local(async move {
+            let missed = Answer::Pulled(peer, generation, Err(AskError::Nothing));
+            let task = self.tasks.spawn_local(caught(missed, async move {
                 Answer::Pulled(peer, generation, ask(&connection, &pull, wait).await)
-            });
+            }));
             self.pulls.insert(peer, task);
         }
     }

@@ -27,6 +27,8 @@ pub(super) enum MeetError {
     Greeting(#[from] AskError),
     #[error("no introduction in time")]
     Late,
+    #[error("this node has a bug")]
+    Panicked,
 }
 
 /// What this node shows of its swarms, as they are when a connection is made.

@@ -11,6 +11,7 @@ use crate::{
     node::{
         NodeError,
         ask::{ANSWER_WAIT, AskError, ask},
+        caught::caught,
         compute::ComputeEvent,
         disk::{Disk, DiskError},
     },
@@ -163,13 +164,13 @@ impl Worker {
     pub(super) fn deliver(&mut self, id: ItemId, aggregator: PeerId) {
         let connection = self.aggregators.get(&aggregator).map(|aggregator| aggregator.connection.clone());
         let (item, disk) = (self.queue.item(id).cloned(), self.disk.clone());
-        self.tasks.spawn_local(async move {
+        self.tasks.spawn_local(caught(Answer::Delivered(id, Delivery::Missed), async move {
             let delivery = match (connection, item) {
                 (Some(connection), Some(item)) => delivered(&connection, &disk, id, &item).await,
                 _ => Delivery::Missed,
             };
             Answer::Delivered(id, delivery)
-        });
+        }));
     }
 }
 
