@@ -3,6 +3,7 @@
 //! Deliberately absent: decisions, which are the [`Ledger`]'s, and connections, which are the mesh's. The actor owns the
 //! ledger and the texts; a batch of messages is handled, then written in one transaction, and only then answered.
 
+mod asked;
 mod client;
 mod clients;
 mod own;
@@ -14,6 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use asked::{Asked, Remains};
 use client::Client;
 pub use client::{AggregatorClient, ClientAbout, ClientDesk, ClientEvent, ClientId, ClientInfo};
 use results::{Arrival, Expected, Proofs};
@@ -104,13 +106,6 @@ pub struct AggregatorTotals {
     pub dead: u64,
     /// Dead letters that are kept, of earlier lives too.
     pub dead_letters: usize,
-}
-
-#[derive(Debug)]
-struct Asked {
-    spec: Arc<JobSpec>,
-    clients: Vec<ClientId>,
-    swarm: Option<SwarmId>,
 }
 
 #[derive(Debug)]
@@ -370,7 +365,7 @@ impl Aggregator {
             match effect {
                 LedgerEffect::Lease { worker, attempt, job, alone } => {
                     let Some(asked) = self.jobs.get(&job) else { continue };
-                    let Some(swarm) = asked.swarm else { continue };
+                    let Some(swarm) = asked.swarm() else { continue };
                     leases.push(Lease {
                         attempt,
                         proof: self.proofs.proof(&worker.peer, attempt, &job),
@@ -395,12 +390,10 @@ impl Aggregator {
     ) {
         let Deliver { attempt, proof, job, outcome } = deliver;
         let asked = self.jobs.get(&job);
-        let is_member = asked.and_then(|asked| asked.swarm).is_none_or(|swarm| swarms.contains(&swarm));
-        if !self.proofs.holds(&worker.peer, attempt, &job, &proof) || !is_member {
+        if !self.proofs.holds(&worker.peer, attempt, &job, &proof) {
             let _ = answer.send(None);
             return;
         }
-        let asked = asked.map(|asked| (&*asked.spec, asked.swarm));
         let (aggregator, dimension) = (self.own.peer, self.engine.folder().manifest().dimension);
         let expected = Expected { job, asked, worker: worker.peer, swarms, aggregator, dimension };
         let (verdict, arrival) = Arrival::judge(outcome, &expected);
@@ -432,7 +425,7 @@ impl Aggregator {
                 self.tell(LedgerEvent::Release { worker, attempts: vec![attempt] });
             }
             LedgerEffect::Commit { attempt, job, worker } => {
-                let clients = self.jobs.remove(&job).map(|asked| asked.clients).unwrap_or_default();
+                let clients = self.jobs.remove(&job).map(Asked::into_clients).unwrap_or_default();
                 self.totals.done += 1;
                 if self.dead.remove(&job).is_some() {
                     self.batch.raised.push(job);

@@ -180,6 +180,12 @@ impl Ledger {
     pub fn handle(&mut self, now: Timestamp, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Submit { job, swarm, tokens } => self.submit(job, swarm, tokens, out),
+            Event::Move { job: key, swarm } => {
+                if let Some(job) = self.jobs.get_mut(&key) {
+                    job.swarm = swarm;
+                    out.push(Effect::Wake);
+                }
+            }
             Event::Cancel { job } => self.cancel(&job, out),
             Event::Pull { worker, swarms, tokens, jobs, tokens_per_s } => {
                 // Who has no room does not count as one who will take what has failed elsewhere.

@@ -1,8 +1,6 @@
 //! Whoever asks for jobs: what they ask for, cancel, and want tried again.
 
-use std::sync::Arc;
-
-use super::{Aggregator, Asked, ClientEvent, ClientId, ClientInfo, estimated_tokens};
+use super::{Aggregator, Asked, ClientEvent, ClientId, ClientInfo, Remains, estimated_tokens};
 use crate::{
     node::wall_clock_ms,
     proto::{LEDGER_JOBS_MAX, LedgerEvent},
@@ -24,16 +22,13 @@ impl Aggregator {
         for spec in specs {
             let key = spec.key;
             if let Some(asked) = self.jobs.get_mut(&key) {
-                // Somebody else asks for the same text: the first one's placement stands, which may be the narrower.
-                if !asked.clients.contains(&client) {
-                    asked.clients.push(client);
-                }
+                asked.join(client, swarm);
             } else if let Some(reason) = self.dead.get(&key).filter(|_| !retries_dead) {
                 let reason = format!("{reason} (a dead letter: `edge queue retry` lets it be tried again)");
                 self.batch.tell(client, ClientEvent::Dead { key, reason });
             } else if self.jobs.len() < LEDGER_JOBS_MAX {
                 let tokens = estimated_tokens(&spec.text);
-                self.jobs.insert(key, Asked { spec: Arc::new(spec), clients: vec![client], swarm });
+                self.jobs.insert(key, Asked::new(spec, client, swarm));
                 self.tell(LedgerEvent::Submit { job: key, swarm, tokens });
             } else {
                 refused.push(spec);
@@ -44,16 +39,17 @@ impl Aggregator {
 
     pub(super) fn detach(&mut self, client: ClientId) {
         self.clients.remove(&client);
-        let mut unwanted = Vec::new();
-        for (key, asked) in &mut self.jobs {
-            asked.clients.retain(|other| *other != client);
-            if asked.clients.is_empty() {
-                unwanted.push(*key);
+        let jobs = self.jobs.iter_mut();
+        let remains: Vec<_> = jobs.map(|(&job, asked)| (job, asked.leave(client))).collect();
+        for (job, remains) in remains {
+            match remains {
+                Remains::Same => {}
+                Remains::Moved(swarm) => self.tell(LedgerEvent::Move { job, swarm }),
+                Remains::Nobody => {
+                    self.jobs.remove(&job);
+                    self.tell(LedgerEvent::Cancel { job });
+                }
             }
-        }
-        for key in unwanted {
-            self.jobs.remove(&key);
-            self.tell(LedgerEvent::Cancel { job: key });
         }
     }
 
@@ -67,7 +63,7 @@ impl Aggregator {
     }
 
     pub(super) fn infos(&self) -> Vec<ClientInfo> {
-        let open = |id| self.jobs.values().filter(|asked| asked.clients.contains(&id)).count() as u64;
+        let open = |id| self.jobs.values().filter(|asked| asked.is_for(id)).count() as u64;
         self.clients.iter().map(|(&id, client)| client.info(id, open(id))).collect()
     }
 
@@ -75,17 +71,18 @@ impl Aggregator {
     pub(super) fn bury(&mut self, job: ContentKey, reason: String) {
         tracing::warn!(%job, reason, "job is dead");
         let Some(asked) = self.jobs.remove(&job) else { return };
-        let title = asked.clients.iter().find_map(|id| self.clients.get(id)).map(|client| client.title());
+        let (swarm, clients) = (asked.swarm(), asked.into_clients());
+        let title = clients.iter().find_map(|id| self.clients.get(id)).map(|client| client.title());
         let letter = DeadLetter {
             reason: reason.clone(),
-            swarm: asked.swarm,
+            swarm,
             title: title.unwrap_or_default(),
             died_ms: wall_clock_ms(),
         };
         self.totals.dead += 1;
         self.dead.insert(job, reason.clone());
         self.batch.buried.push((job, letter));
-        for client in asked.clients {
+        for client in clients {
             self.batch.tell(client, ClientEvent::Dead { key: job, reason: reason.clone() });
         }
     }

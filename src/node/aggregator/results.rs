@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tokio::sync::oneshot;
 
-use super::{Client, ClientEvent, ClientId};
+use super::{Asked, Client, ClientEvent, ClientId};
 use crate::{
     proto::{Attempt, Verdict},
     store::{Committed, DeadLetter, Found, Store, StoreError},
-    wire::{ContentKey, Delivered, JobSpec, Outcome, PeerId, Receipt, SegmentResult, Signed, SwarmId},
+    wire::{ContentKey, Delivered, Outcome, PeerId, Receipt, SegmentResult, Signed, SwarmId},
 };
 
 /// The longest text of a job, as a length that no right chunk exceeds.
@@ -49,8 +49,8 @@ impl Proofs {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected<'a> {
     pub(super) job: ContentKey,
-    /// As it was asked for, and for members of which swarm; `None` where nobody asks for it any more.
-    pub(super) asked: Option<(&'a JobSpec, Option<SwarmId>)>,
+    /// As it was asked for; `None` where nobody asks for it any more.
+    pub(super) asked: Option<&'a Asked>,
     pub(super) worker: PeerId,
     /// Where the worker is a member now.
     pub(super) swarms: &'a [SwarmId],
@@ -59,12 +59,11 @@ pub(super) struct Expected<'a> {
 }
 
 impl Expected<'_> {
-    /// Whether a receipt is for this job, from this node, and for work in a swarm where it was leased, or may have been.
+    /// Whether a receipt is for this job, from this node, and for work in a swarm where it may have been leased to one
+    /// who is still a member.
     fn is_met(&self, receipt: &Receipt) -> bool {
-        let is_swarm = match self.asked.and_then(|(_, swarm)| swarm) {
-            Some(swarm) => receipt.swarm == swarm,
-            None => self.swarms.contains(&receipt.swarm),
-        };
+        let is_swarm = self.swarms.contains(&receipt.swarm)
+            && self.asked.is_none_or(|asked| asked.may_have_been_for(&receipt.swarm));
         is_swarm && receipt.job == self.job && receipt.aggregator == self.aggregator
     }
 }
@@ -87,7 +86,7 @@ impl Arrival {
     /// The cheap checks of DESIGN 6.
     pub(super) fn judge(outcome: Outcome, expected: &Expected<'_>) -> (Verdict, Option<Self>) {
         let Expected { job, asked, worker, dimension, .. } = *expected;
-        let spec = asked.map(|(spec, _)| spec);
+        let spec = asked.map(|asked| &*asked.spec);
         let (mut result, signed) = match outcome {
             Outcome::Failed(reason) => return (Verdict::Failed(legible(&reason)), None),
             Outcome::Result(result, signed) => (result, signed),
@@ -255,7 +254,7 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     use super::*;
-    use crate::wire::{Carry, ChunkOptions, ChunkSpan, ModelHash, Syntax};
+    use crate::wire::{Carry, ChunkOptions, ChunkSpan, JobSpec, ModelHash, Syntax};
 
     fn swarm(n: u8) -> SwarmId {
         SwarmId::from_bytes([n; 32])
@@ -291,7 +290,8 @@ mod tests {
             let mut receipt = receipt.clone();
             change(&mut receipt);
             let outcome = Outcome::Result(result.clone(), Signed::sign(&key, &receipt));
-            let asked = asked.map(|swarm| (&spec, swarm));
+            let asked = asked.map(|swarm| Asked::new(spec.clone(), 1, swarm));
+            let asked = asked.as_ref();
             let swarms = &[swarm(1), swarm(2)];
             let expected = Expected { job, asked, worker, swarms, aggregator, dimension: 2 };
             let (verdict, arrival) = Arrival::judge(outcome, &expected);

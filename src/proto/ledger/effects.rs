@@ -36,6 +36,13 @@ pub enum Event {
         /// Tokens, about.
         tokens: u32,
     },
+    /// From now on members of this swarm may have the job, without one only this node. Whoever holds it keeps it.
+    Move {
+        /// The job.
+        job: ContentKey,
+        /// Whose members may see its text.
+        swarm: Option<SwarmId>,
+    },
     /// Nobody wants the job any more.
     Cancel {
         /// The job.

@@ -469,3 +469,22 @@ fn jobs_and_workers_are_bounded() {
     }
     assert_eq!(desk.ledger.workers[&many(0).peer].leases.len(), LEASES_PER_WORKER_MAX);
 }
+
+#[test]
+fn a_job_that_moves_is_given_to_nobody_else_from_then_on() {
+    let mut desk = Desk::with(2);
+    let held = desk.pull(worker(1), 1)[0];
+    for n in 0..2 {
+        desk.handle(Event::Move { job: key(n), swarm: Some(OTHER) });
+    }
+    assert_eq!(desk.pull(worker(2), 9), []);
+    assert_eq!(leases(&desk.pull_as(worker(3), Some(vec![OTHER]), 9, 100)).len(), 1);
+    assert!(desk.handle(Event::Move { job: key(9), swarm: None }).is_empty(), "it knows no such job");
+    // Whoever had it may finish, and what goes back goes where it may go now.
+    let effects = desk.handle(Event::Release { worker: worker(1), attempts: vec![held.1] });
+    assert_eq!(effects, [Effect::Wake]);
+    assert_eq!(desk.pull(worker(1), 9), []);
+    desk.handle(Event::Move { job: held.0, swarm: None });
+    assert_eq!(leases(&desk.pull_as(worker(3), Some(vec![HOME, OTHER]), 9, 100)), []);
+    assert_eq!(leases(&desk.pull_as(worker(4), None, 9, 100)).len(), 1);
+}

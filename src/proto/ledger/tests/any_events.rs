@@ -13,10 +13,9 @@ fn events_of_any_kind_keep_the_ledger_whole() {
         desk.now = desk.now.after(Duration::from_millis(rng.u64(0..4000)));
         let who = if rng.bool() { worker(rng.u8(1..8)) } else { reborn(rng.u8(1..8)) };
         let some = if granted.is_empty() { None } else { Some(granted[rng.usize(..granted.len())]) };
+        let swarm = [None, Some(HOME), Some(OTHER)][rng.usize(..3)];
         let effects = match (rng.u8(..10), some) {
-            (0, _) => {
-                desk.submit(40 + step, [None, Some(HOME), Some(OTHER)][rng.usize(..3)], rng.u32(..5000))
-            }
+            (0, _) => desk.submit(40 + step, swarm, rng.u32(..5000)),
             (1, Some((_, _, job))) => desk.handle(Event::Cancel { job }),
             (2 | 3, _) => {
                 let swarms = [None, Some(vec![HOME]), Some(vec![OTHER])][rng.usize(..3)].clone();
@@ -33,6 +32,7 @@ fn events_of_any_kind_keep_the_ledger_whole() {
             (7, Some((_, attempt, _))) => {
                 desk.handle(Event::Release { worker: who, attempts: vec![attempt] })
             }
+            (8, Some((_, _, job))) if rng.bool() => desk.handle(Event::Move { job, swarm }),
             (8, _) if rng.u8(..8) == 0 => desk.handle(Event::Left { worker: who }),
             _ => desk.handle(Event::Tick),
         };
