@@ -22,9 +22,9 @@ use std::{
 
 use ed25519_dalek::SigningKey;
 use greet::{Greeted, Greeting, MeetError, in_time};
-use link::{Choice, Link, choose};
+use link::{Link, STRANGERS_MAX};
 pub use peers::PeerInfo;
-use serve::{Desk, Standing};
+use serve::Desk;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::JoinSet,
@@ -33,8 +33,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     NodeError,
-    aggregator::{AggregatorHandle, Message as ToAggregator, Shared, wait_until},
-    ask::{ANSWER_WAIT, AskError, ask},
+    aggregator::{AggregatorHandle, wait_until},
+    ask::AskError,
     caught::caught,
     disk::Disk,
     swarms::{SwarmAnswer, SwarmCommand, SwarmsError},
@@ -43,25 +43,19 @@ use super::{
 use crate::{
     discovery::Sighting,
     proto::{
-        Dialer, Dialled, Origin, Timestamp, Worker,
+        Dialer, Dialled, Origin, Timestamp,
         membership::{SwarmRecord, Swarms},
     },
     transport::{CloseCode, Closed, Connection, Endpoint, TransportError},
-    wire::{Admitted, Credential, JoinRequest, PeerId, PeersAsked, PeersTold, Refusal, SwarmId},
+    wire::{Admitted, Credential, JoinRequest, PeerId, PeersTold, Refusal, SwarmId},
 };
 
 /// Messages that wait for the actor.
 const MESSAGES_MAX: usize = 256;
 /// Connections at most, strangers included: workers that an aggregator serves (DESIGN 4).
 const LINKS_MAX: usize = 256;
-/// Connections of peers that share nothing with us: they may ask to join, and go.
-const STRANGERS_MAX: usize = 32;
 /// Arrivals that have not introduced themselves yet: each may keep a window full of bytes.
 const ARRIVALS_MAX: usize = 64;
-/// How long a stranger may stay.
-const STRANGER_STAYS: Duration = Duration::from_secs(30);
-/// How long a peer has to close one of two connections that it dialled.
-const DUPLICATE_WAIT: Duration = Duration::from_secs(1);
 
 /// What the actor is told.
 #[derive(Debug)]
@@ -358,131 +352,6 @@ impl Mesh {
             Event::Leaving(swarm, answer, waiting) => self.forget(swarm, answer, waiting).await,
             Event::Nothing => Ok(()),
         }
-    }
-
-    /// Two nodes know each other's keys and what each has shown.
-    async fn met(
-        &mut self,
-        dialled: Option<SocketAddr>,
-        connection: Connection,
-        greeted: Greeted,
-    ) -> Result<(), NodeError> {
-        let peer = connection.peer();
-        let swarms = self.judge(peer, &greeted.credentials).await?;
-        if let Some(address) = dialled {
-            let how = if swarms.is_empty() { Dialled::Stranger(peer) } else { Dialled::Member(peer) };
-            self.dialer.ended(self.now(), &address, how);
-        }
-        if let Some(before) = self.links.get(&peer) {
-            match choose(self.me, before, &connection, &greeted, !swarms.is_empty()) {
-                Choice::Newer => before.connection.close(CloseCode::Duplicate),
-                Choice::Older => {
-                    connection.close(CloseCode::Duplicate);
-                    return Ok(());
-                }
-                Choice::Theirs => {
-                    self.tasks.spawn_local(async move {
-                        tokio::time::sleep(DUPLICATE_WAIT).await;
-                        if connection.is_closed() {
-                            Event::Nothing
-                        } else {
-                            Event::Chosen(connection, greeted)
-                        }
-                    });
-                    return Ok(());
-                }
-            }
-        }
-        self.take(connection, greeted, swarms).await
-    }
-
-    /// Makes a connection the one to its peer.
-    async fn take(
-        &mut self,
-        connection: Connection,
-        greeted: Greeted,
-        swarms: Vec<SwarmId>,
-    ) -> Result<(), NodeError> {
-        let (peer, address) = (connection.peer(), connection.remote());
-        if let Some(before) = self.links.remove(&peer)
-            && before.is_member()
-            && swarms.is_empty()
-        {
-            self.tell_worker(ToWorker::Disconnected(peer)).await;
-            let _ = self.aggregator.0.send(ToAggregator::Left(before.standing.worker)).await;
-        }
-        let strangers = self.links.values().filter(|link| !link.is_member()).count();
-        if swarms.is_empty() && strangers >= STRANGERS_MAX {
-            connection.close(CloseCode::Full);
-            return Ok(());
-        }
-        self.ask_to_renew(&connection, &greeted.credentials);
-        self.ask_to_join(&connection);
-        let id = self.link(connection.clone(), greeted, swarms.clone());
-        if swarms.is_empty() {
-            self.tasks.spawn_local(async move {
-                tokio::time::sleep(STRANGER_STAYS).await;
-                Event::Expired(peer, id)
-            });
-            return Ok(());
-        }
-        tracing::info!(peer = %peer.short(), %address, swarms = swarms.len(), "peer connected");
-        self.dialer.connected(peer);
-        if connection.dialled_by_us() {
-            self.disk.call(move |store| store.remember(&peer, address)).await?;
-        }
-        self.tell_worker(ToWorker::Connected(peer, connection.clone())).await;
-        self.tasks.spawn_local(async move {
-            let told = ask::<_, PeersTold>(&connection, &PeersAsked {}, ANSWER_WAIT).await;
-            told.map_or(Event::Nothing, |told| Event::Told(address, told))
-        });
-        Ok(())
-    }
-
-    /// Takes a connection in and serves it; gives the link's name.
-    fn link(&mut self, connection: Connection, greeted: Greeted, swarms: Vec<SwarmId>) -> u64 {
-        let peer = connection.peer();
-        let id = self.next_link;
-        self.next_link += 1;
-        let worker = Worker { peer, boot: greeted.boot };
-        let standing = Rc::new(Standing { worker, swarms: Shared::new(swarms) });
-        let service = {
-            let (connection, standing, desk) =
-                (connection.clone(), Rc::clone(&standing), Rc::clone(&self.desk));
-            self.tasks.spawn_local(async move {
-                tokio::select! {
-                    () = caught((), serve::serve(connection.clone(), standing, desk)) => {}
-                    _ = connection.closed() => {}
-                }
-                // It is open only where serving it has panicked.
-                connection.close(CloseCode::Leaving);
-                Event::Ended(peer, id, connection.closed().await)
-            })
-        };
-        let Greeted { credentials, program, .. } = greeted;
-        let since = Instant::now();
-        self.links.insert(peer, Link { id, connection, standing, credentials, program, since, service });
-        id
-    }
-
-    async fn ended(&mut self, peer: PeerId, id: u64, closed: Closed) -> Result<(), NodeError> {
-        if self.links.get(&peer).is_none_or(|link| link.id != id) {
-            return Ok(());
-        }
-        let Some(link) = self.links.remove(&peer) else { return Ok(()) };
-        link.service.abort();
-        let was_member = link.is_member();
-        self.dialer.lost(self.now(), &peer);
-        if !was_member {
-            return Ok(());
-        }
-        tracing::info!(peer = %peer.short(), %closed, "peer gone");
-        self.tell_worker(ToWorker::Disconnected(peer)).await;
-        if closed == Closed::ByPeer(CloseCode::Leaving) {
-            // An actor that has ended takes the node down by itself.
-            let _ = self.aggregator.0.send(ToAggregator::Left(link.standing.worker)).await;
-        }
-        Ok(())
     }
 
     async fn tell_worker(&self, message: ToWorker) {

@@ -1,14 +1,37 @@
-//! A connection to a peer that has introduced itself, and which of two stays.
+//! Connections to peers that have introduced themselves: how they begin, which of two stays, how they end.
 
-use std::{rc::Rc, time::Instant};
+use std::{
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 use tokio::task::AbortHandle;
 
-use super::{greet::Greeted, serve::Standing};
-use crate::{
-    transport::Connection,
-    wire::{Credential, PeerId},
+use super::{
+    Event, Mesh,
+    greet::Greeted,
+    serve::{self, Standing},
 };
+use crate::{
+    node::{
+        NodeError,
+        aggregator::{Message as ToAggregator, Shared},
+        ask::{ANSWER_WAIT, ask},
+        caught::caught,
+        worker::Message as ToWorker,
+    },
+    proto::{Dialled, Worker},
+    transport::{CloseCode, Closed, Connection},
+    wire::{Credential, PeerId, PeersAsked, PeersTold, SwarmId},
+};
+
+/// Connections of peers that share nothing with us: they may ask to join, and go.
+pub(super) const STRANGERS_MAX: usize = 32;
+/// How long a stranger may stay.
+const STRANGER_STAYS: Duration = Duration::from_secs(30);
+/// How long a peer has to close one of two connections that it dialled.
+const DUPLICATE_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection to a peer that has introduced itself.
 pub(super) struct Link {
@@ -57,5 +80,132 @@ pub(super) fn choose(
         (false, true) => Choice::Newer,
         _ if connection.dialled_by_us() => Choice::Older,
         _ => Choice::Theirs,
+    }
+}
+
+impl Mesh {
+    /// Two nodes know each other's keys and what each has shown.
+    pub(super) async fn met(
+        &mut self,
+        dialled: Option<SocketAddr>,
+        connection: Connection,
+        greeted: Greeted,
+    ) -> Result<(), NodeError> {
+        let peer = connection.peer();
+        let swarms = self.judge(peer, &greeted.credentials).await?;
+        if let Some(address) = dialled {
+            let how = if swarms.is_empty() { Dialled::Stranger(peer) } else { Dialled::Member(peer) };
+            self.dialer.ended(self.now(), &address, how);
+        }
+        if let Some(before) = self.links.get(&peer) {
+            match choose(self.me, before, &connection, &greeted, !swarms.is_empty()) {
+                Choice::Newer => before.connection.close(CloseCode::Duplicate),
+                Choice::Older => {
+                    connection.close(CloseCode::Duplicate);
+                    return Ok(());
+                }
+                Choice::Theirs => {
+                    self.tasks.spawn_local(async move {
+                        tokio::time::sleep(DUPLICATE_WAIT).await;
+                        if connection.is_closed() {
+                            Event::Nothing
+                        } else {
+                            Event::Chosen(connection, greeted)
+                        }
+                    });
+                    return Ok(());
+                }
+            }
+        }
+        self.take(connection, greeted, swarms).await
+    }
+
+    /// Makes a connection the one to its peer.
+    pub(super) async fn take(
+        &mut self,
+        connection: Connection,
+        greeted: Greeted,
+        swarms: Vec<SwarmId>,
+    ) -> Result<(), NodeError> {
+        let (peer, address) = (connection.peer(), connection.remote());
+        if let Some(before) = self.links.remove(&peer)
+            && before.is_member()
+            && swarms.is_empty()
+        {
+            self.tell_worker(ToWorker::Disconnected(peer)).await;
+            let _ = self.aggregator.0.send(ToAggregator::Left(before.standing.worker)).await;
+        }
+        let strangers = self.links.values().filter(|link| !link.is_member()).count();
+        if swarms.is_empty() && strangers >= STRANGERS_MAX {
+            connection.close(CloseCode::Full);
+            return Ok(());
+        }
+        self.ask_to_renew(&connection, &greeted.credentials);
+        self.ask_to_join(&connection);
+        let id = self.link(connection.clone(), greeted, swarms.clone());
+        if swarms.is_empty() {
+            self.tasks.spawn_local(async move {
+                tokio::time::sleep(STRANGER_STAYS).await;
+                Event::Expired(peer, id)
+            });
+            return Ok(());
+        }
+        tracing::info!(peer = %peer.short(), %address, swarms = swarms.len(), "peer connected");
+        self.dialer.connected(peer);
+        if connection.dialled_by_us() {
+            self.disk.call(move |store| store.remember(&peer, address)).await?;
+        }
+        self.tell_worker(ToWorker::Connected(peer, connection.clone())).await;
+        self.tasks.spawn_local(async move {
+            let told = ask::<_, PeersTold>(&connection, &PeersAsked {}, ANSWER_WAIT).await;
+            told.map_or(Event::Nothing, |told| Event::Told(address, told))
+        });
+        Ok(())
+    }
+
+    /// Takes a connection in and serves it; gives the link's name.
+    pub(super) fn link(&mut self, connection: Connection, greeted: Greeted, swarms: Vec<SwarmId>) -> u64 {
+        let peer = connection.peer();
+        let id = self.next_link;
+        self.next_link += 1;
+        let worker = Worker { peer, boot: greeted.boot };
+        let standing = Rc::new(Standing { worker, swarms: Shared::new(swarms) });
+        let service = {
+            let (connection, standing, desk) =
+                (connection.clone(), Rc::clone(&standing), Rc::clone(&self.desk));
+            self.tasks.spawn_local(async move {
+                tokio::select! {
+                    () = caught((), serve::serve(connection.clone(), standing, desk)) => {}
+                    _ = connection.closed() => {}
+                }
+                // It is open only where serving it has panicked.
+                connection.close(CloseCode::Leaving);
+                Event::Ended(peer, id, connection.closed().await)
+            })
+        };
+        let Greeted { credentials, program, .. } = greeted;
+        let since = Instant::now();
+        self.links.insert(peer, Link { id, connection, standing, credentials, program, since, service });
+        id
+    }
+
+    pub(super) async fn ended(&mut self, peer: PeerId, id: u64, closed: Closed) -> Result<(), NodeError> {
+        if self.links.get(&peer).is_none_or(|link| link.id != id) {
+            return Ok(());
+        }
+        let Some(link) = self.links.remove(&peer) else { return Ok(()) };
+        link.service.abort();
+        let was_member = link.is_member();
+        self.dialer.lost(self.now(), &peer);
+        if !was_member {
+            return Ok(());
+        }
+        tracing::info!(peer = %peer.short(), %closed, "peer gone");
+        self.tell_worker(ToWorker::Disconnected(peer)).await;
+        if closed == Closed::ByPeer(CloseCode::Leaving) {
+            // An actor that has ended takes the node down by itself.
+            let _ = self.aggregator.0.send(ToAggregator::Left(link.standing.worker)).await;
+        }
+        Ok(())
     }
 }

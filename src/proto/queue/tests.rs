@@ -296,7 +296,7 @@ fn what_its_owner_gives_back_is_not_run_and_more_may_come() {
     assert_eq!(released(&desk.handle(Event::GiveBack)), [2]);
     assert!(desk.queue.wanted().1 > 0);
     desk.granted(1, vec![grant(3, 100, false)]);
-    desk.end(Ok(()));
+    desk.end(Ran::Right);
     assert_eq!(desk.queue.counts().running, 1);
 }
 
