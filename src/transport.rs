@@ -5,6 +5,7 @@
 
 mod limits;
 mod memory;
+mod patience;
 mod public_key;
 mod tls;
 
@@ -29,4 +30,5 @@ pub use limits::{
     EXCHANGES_MAX, FRAME_BYTES_MAX, HALF_OPEN_MAX, HALF_OPEN_RETRY, HANDSHAKE_WAIT_MAX, IDLE_WAIT_MAX,
     KEEP_ALIVE,
 };
+pub use patience::underway;
 pub use socket::{Listen, free_port};

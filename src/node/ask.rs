@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use crate::{
-    transport::{Connection, Exchange, TransportError},
+    transport::{Connection, Exchange, TransportError, underway},
     wire::{self, FrameError, Message, Refused},
 };
 
-/// Longest wait until QUIC has taken a frame over.
+/// Longest wait until QUIC has taken a frame over, or for a pause on the way there.
 pub(super) const SEND_WAIT: Duration = Duration::from_secs(20);
 /// Longest wait for an answer that needs no work.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(20);
@@ -32,7 +32,7 @@ pub enum AskError {
     Nothing,
 }
 
-/// Asks on a new stream; `wait` is for the answer. Cancelling it resets the stream, and the peer may have acted.
+/// Asks on a new stream; `wait` is for the answer, once the question is there. Cancelling it resets the stream, and the peer may have acted.
 ///
 /// # Errors
 /// [`AskError`].
@@ -42,8 +42,12 @@ pub(super) async fn ask<Q: Message, A: Message>(
     wait: Duration,
 ) -> Result<A, AskError> {
     let mut exchange = connection.open().await?;
-    exchange.send(&wire::encode(question), Q::BYTES_MAX, SEND_WAIT).await?;
+    let frame = wire::encode(question);
+    exchange.send(&frame, Q::BYTES_MAX, SEND_WAIT).await?;
     exchange.finish()?;
+    // On a slow link much of a long question is still on its way; here it is not needed any more.
+    let wait = wait + underway(frame.len());
+    drop(frame);
     answer(&mut exchange, wait).await
 }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     TransportError,
     limits::{FRAME_BYTES_MAX, PIECE_BYTES_MAX},
     memory::{Place, Share},
+    patience::Patience,
 };
 
 /// Bytes of the length before a frame.
@@ -57,8 +58,8 @@ impl Exchange {
         Self { send, receive, outbound: Outbound::Open, inbound: Inbound::default(), share }
     }
 
-    /// Sends one frame of at most `bytes_max` bytes; `wait` is for all of it to be taken over by QUIC, which a peer
-    /// that does not read prevents. Delivery is not awaited.
+    /// Sends one frame of at most `bytes_max` bytes. After `wait` it must have been taken over by QUIC, which a peer that
+    /// does not read prevents; a long one has more time, as long as it moves. Delivery is not awaited.
     ///
     /// Not cancel safe: a frame that was begun and not ended, by cancelling or by time-out, ends this direction.
     ///
@@ -81,25 +82,37 @@ impl Exchange {
             return Err(TransportError::Ended);
         }
         self.outbound = Outbound::WithinFrame;
-        let write = async {
-            self.send.write_all(&prefix).await?;
-            self.send.write_all(frame).await
-        };
-        match timeout(wait, write).await {
-            Ok(Ok(())) => {
+        match self.write([&prefix, frame], wait).await {
+            Ok(()) => {
                 self.outbound = Outbound::Open;
                 Ok(())
             }
-            Ok(Err(error)) => Err(not_written(error)),
-            Err(_) => {
-                self.abort(GIVEN_UP);
-                Err(TransportError::TimedOut { what: "take a frame" })
+            Err(error) => {
+                if let TransportError::TimedOut { .. } = error {
+                    self.abort(GIVEN_UP);
+                }
+                Err(error)
             }
         }
     }
 
-    /// The next frame, of at most `bytes_max` bytes and [`FRAME_BYTES_MAX`], all of which must be here after `wait`; `None`
-    /// where the peer has finished. Memory grows with what arrives, not with what the length promises; a long frame
+    async fn write(&mut self, parts: [&[u8]; 2], wait: Duration) -> Result<(), TransportError> {
+        let mut patience = Patience::new(wait, Instant::now());
+        for mut part in parts {
+            while !part.is_empty() {
+                let written = timeout_at(patience.ends(), self.send.write(part)).await;
+                let bytes = written
+                    .map_err(|_| TransportError::TimedOut { what: "take a frame" })?
+                    .map_err(not_written)?;
+                patience.moved(bytes, Instant::now());
+                part = &part[bytes..];
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame, of at most `bytes_max` bytes and [`FRAME_BYTES_MAX`]; `None` where the peer has finished. All of it
+    /// must be here after `wait`; a long one has more time, as long as it moves. Memory grows with what arrives, not with what the length promises; a long frame
     /// waits until there is a place for all of it, and has it until the next call or the end of the exchange. Cancel
     /// safe: what has arrived is kept for the next call, after a time-out as well.
     ///
@@ -114,10 +127,9 @@ impl Exchange {
         if self.inbound.failed {
             return Err(TransportError::Ended);
         }
-        let frame = timeout(wait, self.inbound.read(&mut self.receive, &self.share, bytes_max))
-            .await
-            .map_err(|_| TransportError::TimedOut { what: "send a frame" })?;
-        if frame.is_err() {
+        let frame = self.inbound.read(&mut self.receive, &self.share, bytes_max, wait).await;
+        // What has arrived in time is kept.
+        if !matches!(frame, Ok(_) | Err(TransportError::TimedOut { .. })) {
             self.inbound = Inbound { failed: true, ..Inbound::default() };
         }
         if let Err(TransportError::TooLarge { .. }) = frame {
@@ -197,13 +209,17 @@ impl Inbound {
         stream: &mut RecvStream,
         share: &Share,
         bytes_max: usize,
+        wait: Duration,
     ) -> Result<Option<Vec<u8>>, TransportError> {
         if self.prefix_bytes == 0 {
             self.place = None;
         }
         let bytes_max = bytes_max.min(FRAME_BYTES_MAX);
+        let mut patience = Patience::new(wait, Instant::now());
+        let late = |_| TransportError::TimedOut { what: "send a frame" };
         while self.prefix_bytes < PREFIX_BYTES {
-            match stream.read(&mut self.prefix[self.prefix_bytes..]).await.map_err(not_read)? {
+            let read = stream.read(&mut self.prefix[self.prefix_bytes..]);
+            match timeout_at(patience.ends(), read).await.map_err(late)?.map_err(not_read)? {
                 Some(bytes) => self.prefix_bytes += bytes,
                 None if self.prefix_bytes == 0 => return Ok(None),
                 None => return Err(TransportError::Truncated),
@@ -215,12 +231,16 @@ impl Inbound {
             .filter(|bytes| *bytes <= bytes_max)
             .ok_or(TransportError::TooLarge { bytes: length.into(), bytes_max })?;
         if self.place.is_none() {
-            self.place = share.place(bytes).await;
+            self.place = timeout_at(patience.ends(), share.place(bytes)).await.map_err(late)?;
         }
         while self.body.len() < bytes {
             let piece = (bytes - self.body.len()).min(PIECE_BYTES_MAX);
-            match stream.read_chunk(piece, true).await.map_err(not_read)? {
-                Some(chunk) => self.body.extend_from_slice(&chunk.bytes),
+            let read = stream.read_chunk(piece, true);
+            match timeout_at(patience.ends(), read).await.map_err(late)?.map_err(not_read)? {
+                Some(chunk) => {
+                    patience.moved(chunk.bytes.len(), Instant::now());
+                    self.body.extend_from_slice(&chunk.bytes);
+                }
                 None => return Err(TransportError::Truncated),
             }
         }

@@ -37,7 +37,7 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub const EXCHANGES_MAX: u32 = 16;
 
 /// Unread bytes of one stream: 10 MB/s at a round trip of 100 ms, far above what vectors of a Pi need.
-const STREAM_BYTES_MAX: u32 = 1 << 20;
+pub(super) const STREAM_BYTES_MAX: u32 = 1 << 20;
 
 /// Unread bytes of one connection. What a peer can make us keep: 256 peers that all do their worst cost 1 GiB, one
 /// stuck stream does not block the others.
@@ -67,6 +67,10 @@ pub(super) const LONG_FRAMES_BYTES_MAX: usize = 64 << 20;
 /// No frame is longer, whatever its reader takes; and one peer's long frames together have no more. The longest message has
 /// 12 MiB, so that one never waits for itself, and it takes four peers that do their worst to keep others waiting.
 pub const FRAME_BYTES_MAX: usize = LONG_FRAMES_BYTES_MAX / 4;
+
+/// The least rate at which a frame is waited for beyond its wait: 1 Mbit/s, shared by four results on their way. The longest
+/// message takes six and a half minutes then.
+pub(super) const FRAME_BYTES_PER_S_MIN: u64 = 32 << 10;
 
 /// Bytes taken from a stream in one step: a frame's memory grows by no more than has arrived.
 pub(super) const PIECE_BYTES_MAX: usize = 64 << 10;

@@ -157,6 +157,41 @@ fn a_trickle_does_not_prolong_the_wait() {
 }
 
 #[test]
+fn a_slow_peer_is_waited_for_as_long_as_it_moves() {
+    run(async {
+        let (wait, pause) = (Duration::from_secs(1), Duration::from_millis(150));
+        let pair = pair().await;
+        let frame = vec![3; 3 << 20];
+        let (mut ours, mut theirs) = pair.exchange().await;
+        let slowly = async {
+            while let Some(chunk) = theirs.bare().1.read_chunk(128 << 10, true).await.unwrap() {
+                tokio::time::sleep(pause * chunk.bytes.len() as u32 / (128 << 10)).await;
+            }
+        };
+        let send = async {
+            let begun = std::time::Instant::now();
+            ours.send(&frame, frame.len(), wait).await.unwrap();
+            ours.finish().unwrap();
+            begun.elapsed()
+        };
+        let (elapsed, ()) = tokio::join!(send, slowly);
+        assert!(elapsed > wait, "{elapsed:?}");
+
+        let (mut ours, mut theirs) = pair.exchange().await;
+        let slowly = async {
+            ours.bare().0.write_all(&(frame.len() as u32).to_be_bytes()).await.unwrap();
+            for piece in frame.chunks(256 << 10) {
+                tokio::time::sleep(pause).await;
+                ours.bare().0.write_all(piece).await.unwrap();
+            }
+        };
+        let begun = std::time::Instant::now();
+        let (received, ()) = tokio::join!(theirs.receive(frame.len(), wait), slowly);
+        assert!(received.unwrap() == Some(frame) && begun.elapsed() > wait);
+    });
+}
+
+#[test]
 fn a_peer_that_never_reads_does_not_hold_us() {
     run(async {
         let pair = pair().await;
