@@ -28,7 +28,9 @@ use super::{
     call::{self, Answer, Call},
     rights::{self, Caller},
     sessions::Sessions,
-    view::{Count, DeadView, ItemView, JobView, Keys, ModelView, PeerView, Problem, Status},
+    view::{
+        Count, DeadView, Gc, GcView, ItemView, JobView, Keys, ModelView, PeerView, Problem, Status, StoreView,
+    },
 };
 use crate::{
     node::{ClientAbout, Control, DiskError, NodeError, SwarmCommand, SwarmsError, place},
@@ -134,6 +136,8 @@ async fn serve(listener: UnixListener, desk: Desk, stop: CancellationToken) {
         .route("/v1/dead/retry", post(retry))
         .route("/v1/jobs", get(jobs))
         .route("/v1/jobs/{id}/cancel", post(cancel))
+        .route("/v1/store", get(store))
+        .route("/v1/store/gc", post(gc))
         .route("/v1/swarms", post(swarms))
         .route("/v1/call", post(called))
         .fallback(|| async { Failure::usage(StatusCode::NOT_FOUND, "there is no such page here") })
@@ -240,6 +244,20 @@ async fn cancel(State(desk): State<Desk>, Path(id): Path<u64>) -> Answered<Count
         return Err(Failure::usage(StatusCode::NOT_FOUND, &why));
     }
     Ok(Json(Count { count: 1 }))
+}
+
+async fn store(State(desk): State<Desk>) -> Answered<StoreView> {
+    Ok(Json(desk.control.disk().call(|store| StoreView::of(store)).await?))
+}
+
+async fn gc(State(desk): State<Desk>, Json(asked): Json<Gc>) -> Answered<GcView> {
+    if !desk.control.clients().await?.is_empty() {
+        let why = "a command is at work on this node, which needs what is stored; try when it has ended";
+        return Err(Failure::usage(StatusCode::CONFLICT, why));
+    }
+    let keep = Duration::from_secs(86_400u64.saturating_mul(asked.days));
+    let gone = desk.control.disk().call(move |store| GcView::carry_out(store, asked.now_ms, keep)).await?;
+    Ok(Json(gone))
 }
 
 async fn swarms(State(desk): State<Desk>, Json(command): Json<SwarmCommand>) -> Result<Response, Failure> {

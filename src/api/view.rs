@@ -1,6 +1,6 @@
 //! What people and programs see: the JSON of the control socket and of `--json`.
 
-use std::{fs, time::Duration};
+use std::{cmp::Reverse, fs, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,8 +8,8 @@ pub use crate::node::SwarmView;
 use crate::{
     node::{ClientInfo, NodeStatus, PeerInfo},
     proto::{Item, ItemState},
-    store::DeadLetter,
-    wire::ContentKey,
+    store::{DeadLetter, GcReport, Store, StoreError, StoreReport},
+    wire::{ContentKey, Run, RunId, RunState},
 };
 
 /// Version of this JSON: another one means something else by the same name.
@@ -180,6 +180,65 @@ pub struct JobView {
     pub chunks: u64,
 }
 
+/// `edge store info`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreView {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes that it takes on the disk.
+    pub disk_bytes: u64,
+    /// Bytes of it that hold something.
+    pub used_bytes: u64,
+    /// Results stored.
+    pub results: u64,
+    /// Runs remembered, the newest first.
+    pub runs: Vec<RunView>,
+}
+
+/// A run that is remembered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Its id.
+    pub id: String,
+    /// What was named.
+    pub title: String,
+    /// `not finished`, `done`, or `done, some failed`.
+    pub state: String,
+    /// When it was repeated last, in milliseconds since 1970.
+    pub touched_ms: Option<u64>,
+    /// Documents.
+    pub documents: u32,
+    /// Segments.
+    pub segments: u32,
+    /// Bytes of text.
+    pub text_bytes: u64,
+}
+
+/// `edge store gc`: what is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gc {
+    /// Runs that nobody repeated for so many days.
+    pub days: u64,
+    /// By this clock, in milliseconds since 1970; without one nothing is too old.
+    pub now_ms: Option<u64>,
+}
+
+/// `edge store gc`: what has gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcView {
+    /// Runs.
+    pub runs_removed: u64,
+    /// Results.
+    pub results_removed: u64,
+    /// Results that stay.
+    pub results_kept: u64,
+    /// The file before …
+    pub disk_bytes_before: u64,
+    /// … and after.
+    pub disk_bytes_after: u64,
+}
+
 /// How many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
@@ -236,6 +295,58 @@ impl Status {
             models,
             totals: Totals { jobs: worker.jobs_done, tokens: worker.tokens_done },
         }
+    }
+}
+
+impl StoreView {
+    /// Of an open store.
+    ///
+    /// # Errors
+    /// What reading may say.
+    pub fn of(store: &Store) -> Result<Self, StoreError> {
+        let (report, mut runs) = (store.report()?, store.runs()?);
+        runs.sort_by_key(|(id, run)| (Reverse(run.touched_ms), *id));
+        let StoreReport { path, disk_bytes, used_bytes, results, .. } = report;
+        let runs = runs.iter().map(|(id, run)| RunView::of(id, run)).collect();
+        Ok(Self { path, disk_bytes, used_bytes, results, runs })
+    }
+}
+
+impl RunView {
+    fn of(id: &RunId, run: &Run) -> Self {
+        let state = match run.state {
+            RunState::Begun => "not finished",
+            RunState::Done => "done",
+            RunState::DoneWithFailures => "done, some failed",
+        };
+        Self {
+            id: id.to_string(),
+            title: run.title.clone(),
+            state: state.to_owned(),
+            touched_ms: run.touched_ms,
+            documents: run.documents,
+            segments: run.segments,
+            text_bytes: run.text_bytes,
+        }
+    }
+}
+
+impl GcView {
+    /// Removes what is old. The file shrinks only where the store can be copied, which nobody may have open meanwhile.
+    ///
+    /// # Errors
+    /// What the store may say.
+    pub fn carry_out(store: &mut Store, now_ms: Option<u64>, keep: Duration) -> Result<Self, StoreError> {
+        let disk_bytes_before = store.report()?.disk_bytes;
+        let GcReport { runs, results, results_kept } = store.gc(now_ms, keep, None)?;
+        let disk_bytes_after = store.report()?.disk_bytes;
+        Ok(Self {
+            runs_removed: runs,
+            results_removed: results,
+            results_kept,
+            disk_bytes_before,
+            disk_bytes_after,
+        })
     }
 }
 

@@ -6,10 +6,12 @@ use std::{
 };
 
 use clap::Subcommand;
-use serde_json::json;
 
-use super::{context::Context, exit::Exit, human, talk};
-use crate::{node::wall_clock_ms, wire::RunState};
+use super::{context::Context, exit::Exit, human, node::Seat, talk};
+use crate::{
+    api::view::{Gc, GcView, StoreView},
+    node::wall_clock_ms,
+};
 
 /// Runs that are shown.
 const RUNS_SHOWN_MAX: usize = 10;
@@ -39,81 +41,57 @@ pub(super) fn run(command: &Command, context: &Context) -> anyhow::Result<Exit> 
 }
 
 fn info(context: &Context) -> anyhow::Result<Exit> {
-    let lock = context.lock("store info")?;
-    let store = context.store(&lock)?;
-    let report = store.report()?;
-    let mut runs = store.runs()?;
-    runs.sort_by_key(|(id, run)| (std::cmp::Reverse(run.touched_ms), *id));
+    let view = match Seat::take(context, "store info")? {
+        Seat::Running(mut client) => client.get("/v1/store")?,
+        Seat::Alone(store, _lock) => StoreView::of(&store)?,
+    };
+    let mut out = stdout().lock();
     if context.json {
-        let runs: Vec<_> = runs
-            .iter()
-            .map(|(id, run)| {
-                json!({
-                    "id": id.to_string(), "title": run.title, "state": state(run.state), "touched_ms": run.touched_ms,
-                    "documents": run.documents, "segments": run.segments, "text_bytes": run.text_bytes,
-                })
-            })
-            .collect();
-        let info = json!({
-            "path": report.path, "disk_bytes": report.disk_bytes, "used_bytes": report.used_bytes,
-            "results": report.results, "runs": runs,
-        });
-        writeln!(stdout(), "{info}")?;
+        writeln!(out, "{}", serde_json::to_string(&view)?)?;
         return Ok(Exit::Done);
     }
-    let mut out = stdout().lock();
-    writeln!(out, "store    {}", human::path(&report.path))?;
-    writeln!(
-        out,
-        "size     {}, {} in use",
-        human::bytes(report.disk_bytes),
-        human::bytes(report.used_bytes)
-    )?;
-    writeln!(out, "results  {}", human::count(report.results, "segment"))?;
-    writeln!(out, "runs     {}", human::number(report.runs))?;
-    for (_, run) in runs.iter().take(RUNS_SHOWN_MAX) {
+    let (size, used) = (human::bytes(view.disk_bytes), human::bytes(view.used_bytes));
+    writeln!(out, "store    {}", human::path(&view.path))?;
+    writeln!(out, "size     {size}, {used} in use")?;
+    writeln!(out, "results  {}", human::count(view.results, "segment"))?;
+    writeln!(out, "runs     {}", human::number(view.runs.len() as u64))?;
+    for run in view.runs.iter().take(RUNS_SHOWN_MAX) {
         let title = human::tail(&run.title, 40);
         let documents = human::count(u64::from(run.documents), "document");
-        writeln!(out, "  {title:<40}  {documents}, {}, {}", human::bytes(run.text_bytes), state(run.state))?;
+        writeln!(out, "  {title:<40}  {documents}, {}, {}", human::bytes(run.text_bytes), run.state)?;
     }
-    if runs.len() > RUNS_SHOWN_MAX {
-        writeln!(out, "  … and {} more", runs.len() - RUNS_SHOWN_MAX)?;
+    if view.runs.len() > RUNS_SHOWN_MAX {
+        writeln!(out, "  … and {} more", view.runs.len() - RUNS_SHOWN_MAX)?;
     }
     Ok(Exit::Done)
 }
 
 fn gc(days: Option<u64>, context: &Context) -> anyhow::Result<Exit> {
-    let lock = context.lock("store gc")?;
-    let mut store = context.store(&lock)?;
-    let before = store.report()?.disk_bytes;
     let keep = days.map_or(context.config.keep(), |days| Duration::from_secs(86_400u64.saturating_mul(days)));
-    let report = store.gc(wall_clock_ms(), keep, None)?;
-    // A copy of the whole store wears the card: only where there is room to be won.
-    let store = if report.results > 0 { store.compacted()? } else { store };
-    let after = store.report()?.disk_bytes;
+    let now_ms = wall_clock_ms();
+    let gone = match Seat::take(context, "store gc")? {
+        Seat::Running(mut client) => {
+            let days = keep.as_secs() / 86_400;
+            client.post("/v1/store/gc", &Gc { days, now_ms })?
+        }
+        Seat::Alone(mut store, _lock) => {
+            let gone = GcView::carry_out(&mut store, now_ms, keep)?;
+            // A copy of the whole store wears the card: only where there is room to be won.
+            let store = if gone.results_removed > 0 { store.compacted()? } else { store };
+            GcView { disk_bytes_after: store.report()?.disk_bytes, ..gone }
+        }
+    };
     if context.json {
-        let report = json!({
-            "runs_removed": report.runs, "results_removed": report.results, "results_kept": report.results_kept,
-            "disk_bytes_before": before, "disk_bytes_after": after,
-        });
-        writeln!(stdout(), "{report}")?;
-    } else {
-        talk::say(&format!(
-            "removed {} and {}, kept {}; {} -> {}",
-            human::count(report.runs, "run"),
-            human::count(report.results, "result"),
-            human::count(report.results_kept, "result"),
-            human::bytes(before),
-            human::bytes(after)
-        ));
+        writeln!(stdout(), "{}", serde_json::to_string(&gone)?)?;
+        return Ok(Exit::Done);
     }
+    talk::say(&format!(
+        "removed {} and {}, kept {}; {} -> {}",
+        human::count(gone.runs_removed, "run"),
+        human::count(gone.results_removed, "result"),
+        human::count(gone.results_kept, "result"),
+        human::bytes(gone.disk_bytes_before),
+        human::bytes(gone.disk_bytes_after)
+    ));
     Ok(Exit::Done)
-}
-
-fn state(state: RunState) -> &'static str {
-    match state {
-        RunState::Begun => "not finished",
-        RunState::Done => "done",
-        RunState::DoneWithFailures => "done, some failed",
-    }
 }

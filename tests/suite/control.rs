@@ -119,6 +119,8 @@ fn a_running_node_computes_for_commands_and_gives_the_same() {
         (&0.into(), Some(alone.len() as u64))
     );
     assert_equal_outputs(&alone, &again);
+    assert_eq!(json(&edge, &["store", "info"])["results"], 3);
+    assert_eq!(json(&edge, &["store", "gc"])["results_kept"], 3);
     // What it can not do it says.
     edge.run(["embed", "docs", "-o", "x", "--swarm", "away"]).expect(2, &["no swarm `away`"]);
     edge.run(["embed", "docs", "-o", "x", "--swarm", "public"]).expect(2, &["do not go to strangers"]);
