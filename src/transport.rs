@@ -7,6 +7,7 @@ mod limits;
 mod memory;
 mod patience;
 mod public_key;
+mod reset;
 mod tls;
 
 mod socket;

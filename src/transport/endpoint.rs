@@ -1,7 +1,7 @@
 //! The node's one QUIC endpoint: who knocks, and whom we dial.
 
 use std::{
-    fmt,
+    fmt, io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -11,7 +11,7 @@ use std::{
 };
 
 use ed25519_dalek::SigningKey;
-use quinn::{ConnectError, EndpointConfig, TokioRuntime};
+use quinn::{ConnectError, TokioRuntime};
 use tokio::time::timeout;
 
 use super::{
@@ -56,7 +56,9 @@ impl Endpoint {
             source,
         };
         let address = socket.local_addr().map_err(failed)?;
-        let config = EndpointConfig::default();
+        let mut drawn = [0; 32];
+        getrandom::fill(&mut drawn).map_err(|error| failed(io::Error::other(error)))?;
+        let config = identity.reset.endpoint(drawn);
         let quinn =
             quinn::Endpoint::new(config, Some(server), socket, Arc::new(TokioRuntime)).map_err(failed)?;
         Ok(Self { quinn, identity, address, half_open: Arc::default(), memory: Memory::new() })

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::{
     Connection, Endpoint, Exchange, Listen, TransportError, public_key,
+    reset::ResetKey,
     tls::{self, Identity, ServerKey},
 };
 use crate::wire::PeerId;
@@ -57,7 +58,8 @@ fn address(endpoint: &Endpoint) -> SocketAddr {
 fn liar(shown: PeerId, signer: u8) -> Identity {
     let spki = CertificateDer::from(public_key::to_spki(&shown));
     let signing = tls::signing_key(&key(signer)).unwrap();
-    Identity { peer: shown, certified: Arc::new(CertifiedKey::new(vec![spki], signing)) }
+    let reset = ResetKey::new(&[signer; 32]);
+    Identity { peer: shown, certified: Arc::new(CertifiedKey::new(vec![spki], signing)), reset }
 }
 
 fn raw_client(tls: rustls::ClientConfig) -> quinn::Endpoint {

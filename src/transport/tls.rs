@@ -26,7 +26,7 @@ use rustls::{
     version::TLS13,
 };
 
-use super::{limits, public_key};
+use super::{limits, public_key, reset::ResetKey};
 use crate::wire::PeerId;
 
 /// The protocol that both sides must name.
@@ -39,6 +39,8 @@ pub(super) struct Identity {
     pub(super) peer: PeerId,
     /// What is shown and signs.
     pub(super) certified: Arc<CertifiedKey>,
+    /// What lets peers notice that we were started anew.
+    pub(super) reset: ResetKey,
 }
 
 impl Identity {
@@ -50,7 +52,7 @@ impl Identity {
         let peer = PeerId::from_bytes(key.verifying_key().to_bytes());
         let shown = CertificateDer::from(public_key::to_spki(&peer));
         let certified = Arc::new(CertifiedKey::new(vec![shown], signing_key(key)?));
-        Ok(Self { peer, certified })
+        Ok(Self { peer, certified, reset: ResetKey::new(key.as_bytes()) })
     }
 
     /// How we answer: whoever proves a key is let in, and nobody else.

@@ -181,3 +181,65 @@ fn a_dropped_endpoint_says_goodbye_and_frees_its_port() {
         dialled.unwrap();
     });
 }
+
+/// An endpoint of seed 2 in a process of its own, as far as anybody can see: it takes one connection, and dies without a
+/// word when `die` is told or dropped.
+fn mortal(
+    die: tokio::sync::oneshot::Receiver<()>,
+    port: std::sync::mpsc::SyncSender<u16>,
+) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let alive = runtime.block_on(async {
+            let endpoint = endpoint(2);
+            port.send(endpoint.local_port()).unwrap();
+            let connection = establish(&endpoint).await.unwrap();
+            let _ = die.await;
+            (endpoint, connection)
+        });
+        // Whatever is said now, nobody sends it.
+        drop(runtime);
+        drop(alive);
+    })
+}
+
+#[test]
+fn a_node_that_was_started_anew_is_noticed_with_the_next_packet() {
+    run(async {
+        let a = endpoint(1);
+        let (die, dies) = tokio::sync::oneshot::channel();
+        let (sender, port) = std::sync::mpsc::sync_channel(1);
+        let mortal = mortal(dies, sender);
+        let port = port.recv().unwrap();
+        let before = a.dial((Ipv4Addr::LOCALHOST, port).into(), Some(id(2))).await.unwrap();
+        die.send(()).unwrap();
+        mortal.join().unwrap();
+        assert!(timeout(SHORT, before.closed()).await.is_err(), "it has not said goodbye");
+        let _again = Endpoint::bind(&key(2), Listen { port, ..LOOPBACK }).unwrap();
+        let mut exchange = before.open().await.unwrap();
+        exchange.send(b"are you there?", BYTES_MAX, LONG).await.unwrap();
+        let closed = timeout(Duration::from_secs(2), before.closed()).await.expect("it is noticed");
+        assert!(
+            matches!(closed, Closed::Broken { why: "the peer has forgotten the connection", .. }),
+            "{closed:?}"
+        );
+    });
+}
+
+#[test]
+fn who_has_another_key_ends_no_connection() {
+    run(async {
+        let a = endpoint(1);
+        let (die, dies) = tokio::sync::oneshot::channel();
+        let (sender, port) = std::sync::mpsc::sync_channel(1);
+        let mortal = mortal(dies, sender);
+        let port = port.recv().unwrap();
+        let before = a.dial((Ipv4Addr::LOCALHOST, port).into(), Some(id(2))).await.unwrap();
+        die.send(()).unwrap();
+        mortal.join().unwrap();
+        let _other = Endpoint::bind(&key(3), Listen { port, ..LOOPBACK }).unwrap();
+        let mut exchange = before.open().await.unwrap();
+        exchange.send(b"are you there?", BYTES_MAX, LONG).await.unwrap();
+        assert!(timeout(2 * SHORT, before.closed()).await.is_err());
+    });
+}
