@@ -1,7 +1,9 @@
 //! Announces this node on its LAN and tells of others there (RFC 6762, RFC 6763), over mdns-sd's thread.
 //!
 //! Deliberately absent: anything that names the machine, its user or the node. The label and the host name are
-//! random and the TXT record holds a version, so that nobody recognises a device by what it announces.
+//! random and the TXT record holds a version, so that nobody recognises a device by what it announces. And asking who is
+//! still there: a node that died without a goodbye is told of until its records end after two minutes, and dialled ever
+//! more seldom; if all whose dial failed asked the whole LAN for it, that would cost more.
 
 use std::{
     future::poll_fn,
@@ -11,9 +13,7 @@ use std::{
     time::Duration,
 };
 
-use mdns_sd::{
-    Metrics, Receiver, RecvError, ServiceDaemon, ServiceEvent, ServiceInfo, VERIFY_TIMEOUT_DEFAULT,
-};
+use mdns_sd::{Metrics, Receiver, RecvError, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
@@ -121,16 +121,6 @@ impl Mdns {
             ending: false,
         };
         Ok((Self { service }, sightings))
-    }
-
-    /// Asks the node with this label whether it is still there, as after a dial that failed. Who is silent for
-    /// 10 s (RFC 6762 §10.4) becomes a [`Sighting::Lost`]; unasked, a node that died without a goodbye would
-    /// stay for its records' two minutes. Does not wait.
-    pub fn doubt(&self, label: &str) {
-        if is_label(label) {
-            // An asked question too many is refused, and asked again after the next failed dial.
-            let _ = self.service.lock().daemon.verify(full_name(label), VERIFY_TIMEOUT_DEFAULT);
-        }
     }
 
     /// Says goodbye, twice, and ends mdns-sd's thread; [`Sightings::next`] then gives `None`. Waits at most

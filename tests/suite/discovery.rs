@@ -219,47 +219,6 @@ fn check_link_local(addr: SocketAddrV6) {
     UdpSocket::bind("[::]:0").unwrap().send_to(b"edge", addr).unwrap();
 }
 
-/// Without the doubt, its records would stay for two minutes.
-#[test]
-fn a_node_that_was_killed_is_lost_when_doubted() {
-    const NAME: &str = "discovery::a_node_that_was_killed_is_lost_when_doubted";
-    if part().is_some_and(|part| part == "victim") {
-        return run(async {
-            let (_mdns, mut sightings) = start(2, Interfaces::Lan);
-            while next(&mut sightings).await.is_some() {}
-        });
-    }
-    alone(NAME, || {
-        let mut victim = Part::start(NAME, "victim", false);
-        run(async {
-            let (mdns, mut sightings) = start(1, Interfaces::Lan);
-            let (lively, mut of_lively) = start(3, Interfaces::Lan);
-            found(&mut sightings, 2).await;
-            found(&mut of_lively, 2).await;
-            victim.child.kill().unwrap();
-            victim.child.wait().unwrap();
-            let began = Instant::now();
-            for n in [2, 3, 4] {
-                mdns.doubt(&label(n));
-            }
-            mdns.doubt("no label");
-            // The lively one is found before or meanwhile, and never lost.
-            while let Some(sighting) = next(&mut sightings).await {
-                assert_ne!(sighting, Sighting::Lost { label: label(3) });
-                if sighting == (Sighting::Lost { label: label(2) }) {
-                    break;
-                }
-            }
-            println!("  a killed node was lost {:?} after it was doubted", began.elapsed());
-            assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
-            let more = timeout(Duration::from_secs(2), sightings.next()).await;
-            assert!(more.is_err(), "{more:?}");
-            mdns.withdraw().await;
-            lively.withdraw().await;
-        });
-    });
-}
-
 #[test]
 fn where_there_is_no_multicast_it_says_so() {
     alone("discovery::where_there_is_no_multicast_it_says_so", || {
