@@ -9,6 +9,7 @@ mod discovery;
 mod edge;
 mod embed;
 mod forged;
+mod members;
 mod model;
 mod namespace;
 mod resume;

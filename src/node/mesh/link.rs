@@ -127,11 +127,9 @@ impl Mesh {
         greeted: Greeted,
         swarms: Vec<SwarmId>,
     ) -> Result<(), NodeError> {
-        let (peer, address) = (connection.peer(), connection.remote());
-        if let Some(before) = self.links.remove(&peer)
-            && before.is_member()
-            && swarms.is_empty()
-        {
+        let (peer, address, boot) = (connection.peer(), connection.remote(), greeted.boot);
+        let before = self.links.remove(&peer).filter(Link::is_member);
+        if let Some(before) = before.as_ref().filter(|_| swarms.is_empty()) {
             self.tell_worker(ToWorker::Disconnected(peer)).await;
             let _ = self.aggregator.0.send(ToAggregator::Left(before.standing.worker)).await;
         }
@@ -150,7 +148,10 @@ impl Mesh {
             });
             return Ok(());
         }
-        tracing::info!(peer = %peer.short(), %address, swarms = swarms.len(), "peer connected");
+        // Where both dial at once one connection takes the place of the other, which is no news.
+        if before.is_none_or(|before| before.standing.worker.boot != boot) {
+            tracing::info!(peer = %peer.short(), %address, swarms = swarms.len(), "peer connected");
+        }
         self.dialer.connected(peer);
         if connection.dialled_by_us() {
             self.disk.call(move |store| store.remember(&peer, address)).await?;
