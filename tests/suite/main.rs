@@ -10,6 +10,7 @@ mod edge;
 mod embed;
 mod forged;
 mod members;
+mod host;
 mod model;
 mod namespace;
 mod resume;
