@@ -2,8 +2,9 @@
 
 use std::{
     borrow::BorrowMut,
+    collections::BTreeMap,
     ffi::OsStr,
-    fs,
+    fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -15,6 +16,9 @@ use tempfile::TempDir;
 
 /// Longer than any run of this suite takes on a slow machine; a hang fails instead of blocking.
 const RUN_MAX: Duration = Duration::from_secs(240);
+
+/// Longest wait for something that a run says after some seconds.
+const SAY_MAX: Duration = Duration::from_secs(60);
 
 /// A data directory, a folder of documents, and the program.
 pub(crate) struct Edge {
@@ -88,6 +92,34 @@ impl Edge {
         (ran, lines)
     }
 
+    /// Starts a command and leaves it running; what it says goes to files, of which `name` tells one run's from
+    /// another's.
+    pub(crate) fn spawn(&self, mut command: Command, name: &str) -> Running {
+        let file = |what| File::create(self.path(&format!("{what}{name}"))).unwrap();
+        let child = command.stdout(file("printed")).stderr(file("log")).spawn().unwrap();
+        Running { child }
+    }
+
+    /// What the run of this name has said on stderr …
+    pub(crate) fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("log{name}"))).unwrap()
+    }
+
+    /// … and on stdout.
+    pub(crate) fn printed(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("printed{name}"))).unwrap()
+    }
+
+    /// Waits until the run of this name has said this on stderr.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, name: &str, words: &str) {
+        let begun = Instant::now();
+        while !self.log(name).contains(words) {
+            assert!(begun.elapsed() < SAY_MAX, "no {words:?} in: {}", self.log(name));
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
     /// Starts the program and leaves it running.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         let mut command = self.command();
@@ -116,6 +148,11 @@ impl Running {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Waits for its end; gives its exit code, where it was not killed.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        wait(&mut self.child).code()
     }
 
     pub(crate) fn wait(mut self) -> Ran {
@@ -199,6 +236,14 @@ pub(crate) fn assert_equal_outputs(a: &[Value], b: &[Value]) {
         let cosine = cosine(&vector(a), &vector(b));
         assert!(cosine >= 0.9999, "{cosine}");
     }
+}
+
+/// Chunks by who computed them, as the summary of an embed over a swarm tells.
+pub(crate) fn shares(summary: &Value) -> BTreeMap<String, u64> {
+    let own = summary["own"].as_str().unwrap();
+    let name = |peer: &String| if peer == own { "this node".to_owned() } else { peer[..8].to_owned() };
+    let workers = summary["workers"].as_object().unwrap();
+    workers.iter().map(|(peer, chunks)| (name(peer), chunks.as_u64().unwrap())).collect()
 }
 
 pub(crate) fn vector(line: &Value) -> Vec<f64> {

@@ -11,6 +11,8 @@ mod embed;
 mod forged;
 mod members;
 mod host;
+mod hosts;
+mod identities;
 mod model;
 mod namespace;
 mod resume;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     edge::{Running, assert_equal_outputs, lines},
-    host::{Host, alone, swarm, write_documents},
+    host::{Family, Host, alone, swarm, write_documents},
     namespace,
 };
 
@@ -102,14 +102,14 @@ fn tickets_that_are_none_are_refused_with_the_reason() {
         founder.run(&["swarm", "create", "public"]).expect(2, &["reserved"]);
         founder.run(&["swarm", "create", "home"]).expect(2, &["founded a swarm `home` already"]);
         // Nobody is there who admits.
-        let third = Host::new(3);
+        let third = Host::new(3, Family::V4);
         third.run(&["swarm", "join", ticket]).expect(0, &["home: pending"]);
         third.run(&["embed", "log", "--swarm", "home"]).expect(2, &["not admitted to home yet"]);
         let _admits = founder.start(&["run"]);
         founder.wait_for("listens on UDP port");
         third.run(&["swarm", "join", ticket]).expect(0, &["joined home"]);
         // The ticket was for one.
-        let fourth = Host::new(4);
+        let fourth = Host::new(4, Family::V4);
         fourth.run(&["swarm", "join", ticket]).expect(0, &["used up", "pending"]);
     });
 }
