@@ -13,6 +13,7 @@ mod members;
 mod host;
 mod hosts;
 mod identities;
+mod kills;
 mod model;
 mod namespace;
 mod resume;
