@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
 
 mod bad_input;
+mod bad_network;
 mod cli;
 mod control;
 mod discovery;
