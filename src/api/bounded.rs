@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use super::sessions::SESSIONS_MAX;
 use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -17,8 +18,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-/// Connections at once; one more waits.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections at once, two for each command that asks for jobs and some for those that look; one more waits.
+const CONNECTIONS_MAX: usize = 2 * SESSIONS_MAX + 32;
 
 /// A listener that holds back when there are [`CONNECTIONS_MAX`] connections.
 pub(super) struct Bounded {

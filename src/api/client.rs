@@ -1,6 +1,9 @@
 //! The asking end of the control socket, for commands: they have no runtime of their own, so every call blocks.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use axum::{
     body::Bytes,
@@ -15,6 +18,7 @@ use tokio::{net::UnixStream, runtime::Runtime, time::timeout};
 use super::{
     SocketError, SocketPlace,
     call::{self, Answer, Call},
+    rights,
     view::Problem,
 };
 
@@ -29,6 +33,12 @@ pub enum ClientError {
     /// The socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// Somebody else listens in the node's place.
+    #[error("another user listens on the control socket {}", path.display())]
+    Stranger {
+        /// Where.
+        path: PathBuf,
+    },
     /// The system refused a runtime.
     #[error("cannot talk to the running node")]
     Runtime(#[source] std::io::Error),
@@ -71,9 +81,15 @@ impl Client {
         let Some(stream) = place.connect()? else { return Ok(None) };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(ClientError::Runtime)?;
+        let is_shared = place.is_shared();
         let sender = runtime.block_on(async {
             stream.set_nonblocking(true).map_err(ClientError::Runtime)?;
             let stream = UnixStream::from_std(stream).map_err(ClientError::Runtime)?;
+            // Texts are private: they go to this user's node, or root's, or to that in the system's own directory.
+            let listener = stream.peer_cred().map_err(ClientError::Runtime)?.uid();
+            if !is_shared && listener != 0 && listener != rights::own_user() {
+                return Err(ClientError::Stranger { path: place.path().to_owned() });
+            }
             let handshake = http1::handshake(TokioIo::new(stream)).await;
             let (sender, connection) = handshake.map_err(|error| ClientError::Gone(Some(error)))?;
             // It runs while a call blocks, which is when it has to.
@@ -89,6 +105,13 @@ impl Client {
     /// [`ClientError`].
     pub fn another(&self) -> Result<Self, ClientError> {
         Self::connect(&self.place)?.ok_or(ClientError::Gone(None))
+    }
+
+    /// Whether the node has closed this connection.
+    pub fn is_gone(&self) -> bool {
+        // The connection's task sees it when it runs.
+        self.runtime.block_on(tokio::task::yield_now());
+        self.sender.is_closed()
     }
 
     /// Where the node listens.

@@ -28,6 +28,7 @@ use super::{
     call::{self, Answer, Call},
     rights::{self, Caller},
     sessions::Sessions,
+    socket::Made,
     view::{
         Count, DeadView, Gc, GcView, ItemView, JobView, Keys, ModelView, PeerView, Problem, Status, StoreView,
     },
@@ -38,8 +39,10 @@ use crate::{
     wire::ContentKey,
 };
 
-/// Bytes of a question: the keys of half a million segments, 16 GB of text.
-const QUESTION_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a question: the keys of two million segments.
+const QUESTION_BYTES_MAX: usize = 64 << 20;
+/// Characters of what a command says that it works on.
+const TITLE_CHARACTERS_MAX: usize = 200;
 /// Longest time from a question's head to its answer: a sweep of a large store on an SD card takes long.
 const ANSWER_MAX: Duration = Duration::from_secs(300);
 /// How long connections may take to end when the node ends.
@@ -48,6 +51,7 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 /// Serves until it is dropped.
 pub struct Server {
     place: SocketPlace,
+    made: Made,
     sessions: Sessions,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -58,8 +62,10 @@ pub struct Server {
 struct Desk {
     control: Control,
     sessions: Sessions,
-    /// Who runs the node, where others may look too.
-    owner: Option<u32>,
+    /// Who runs the node.
+    owner: u32,
+    /// Every user may look, and a group may do the rest.
+    is_shared: bool,
 }
 
 impl Server {
@@ -68,11 +74,11 @@ impl Server {
     /// # Errors
     /// [`SocketError`], also where the system refuses a thread.
     pub fn start(control: Control, place: SocketPlace) -> Result<Self, SocketError> {
-        let listener = place.bind()?;
+        let (listener, made) = place.bind()?;
         let failed = |source| SocketError::Bind { path: place.path().to_owned(), source };
-        let owner = place.is_shared().then(|| rights::owner(place.path()));
+        let (owner, is_shared) = (rights::own_user(), place.is_shared());
         let (sessions, stop) = (Sessions::default(), CancellationToken::new());
-        let desk = Desk { control, sessions: sessions.clone(), owner };
+        let desk = Desk { control, sessions: sessions.clone(), owner, is_shared };
         let (ready, started) = std_mpsc::sync_channel(1);
         let body = {
             let stop = stop.clone();
@@ -97,7 +103,7 @@ impl Server {
         };
         let thread = thread::Builder::new().name("control".into()).spawn(body).map_err(failed)?;
         match started.recv() {
-            Ok(Ok(())) => Ok(Self { place, sessions, stop, thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Self { place, made, sessions, stop, thread: Some(thread) }),
             Ok(Err(error)) => Err(failed(error)),
             Err(_) => Err(failed(io::Error::other("its thread ended"))),
         }
@@ -115,7 +121,7 @@ impl Drop for Server {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        self.place.remove();
+        self.place.remove(self.made);
     }
 }
 
@@ -179,8 +185,9 @@ async fn judge(
         let why = format!("a question has {QUESTION_BYTES_MAX} bytes at most");
         return Failure::usage(StatusCode::PAYLOAD_TOO_LARGE, &why).into_response();
     }
-    let may_all = desk.owner.is_none_or(|owner| caller.may_all(owner, &rights::group()));
-    if may_all || request.uri().path() == "/v1/status" {
+    let group = if desk.is_shared { rights::group() } else { String::new() };
+    let may_look = desk.is_shared && request.uri().path() == "/v1/status";
+    if may_look || caller.may_all(desk.owner, &group) {
         return match timeout(ANSWER_MAX, next.run(request)).await {
             Ok(response) => response,
             Err(_) => Failure::usage(StatusCode::REQUEST_TIMEOUT, "not answered in time").into_response(),
@@ -218,19 +225,8 @@ async fn dead(State(desk): State<Desk>) -> Answered<Vec<DeadView>> {
 
 async fn retry(State(desk): State<Desk>, Json(asked): Json<Keys>) -> Answered<Count> {
     let letters = desk.control.disk().call(|store| store.dead_letters()).await?;
-    let mut keys: Vec<ContentKey> = Vec::new();
-    for what in &asked.keys {
-        let is_meant = |key: &&ContentKey| !what.is_empty() && key.to_string().starts_with(what.as_str());
-        let found: Vec<_> = letters.iter().map(|(key, _)| key).filter(is_meant).collect();
-        match found[..] {
-            [key] => keys.push(*key),
-            _ => {
-                let why =
-                    format!("`{what}` stands for {} dead letters; `edge queue dead` shows them", found.len());
-                return Err(Failure::usage(StatusCode::BAD_REQUEST, &why));
-            }
-        }
-    }
+    let all: Vec<ContentKey> = letters.into_iter().map(|(key, _)| key).collect();
+    let keys = asked.of(&all).map_err(|why| Failure::usage(StatusCode::BAD_REQUEST, &why))?;
     Ok(Json(Count { count: desk.control.raise(keys).await? }))
 }
 
@@ -300,6 +296,8 @@ async fn answer(desk: &Desk, call: Call) -> Result<Answer, Failure> {
             disk.end_run(id, run).await?;
             Answer::Kept
         }
+        // What others have been told is done they must still find.
+        Call::Sweep { .. } if desk.sessions.count() > 1 => Answer::Swept(None),
         Call::Sweep { now_ms, keep_s, current } => {
             let report = disk.sweep(now_ms, Duration::from_secs(keep_s), current).await?;
             Answer::Swept(report.map(|report| (report.runs, report.results, report.results_kept)))
@@ -334,6 +332,8 @@ async fn attach(desk: &Desk, call: Call) -> Result<Answer, Failure> {
     let is_member =
         |peer: &crate::node::PeerInfo| name.as_ref().is_some_and(|name| peer.swarms.contains(name));
     let members = status.peers.iter().filter(|peer| is_member(peer)).count() as u32;
+    let is_plain = |c: &char| !c.is_control();
+    let title = title.chars().filter(is_plain).take(TITLE_CHARACTERS_MAX).collect();
     let about = ClientAbout { title, process, swarm: name, retries_dead };
     let client = desk.control.attach(about).await?;
     let id = client.id();

@@ -23,7 +23,7 @@ const GONE_AFTER: Duration = Duration::from_secs(10);
 /// Longest wait for an event; a client asks again at once, so a dead one is noticed in time.
 const EVENTS_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Commands that ask for jobs at once.
-const SESSIONS_MAX: usize = 64;
+pub(super) const SESSIONS_MAX: usize = 64;
 
 struct Session {
     desk: ClientDesk,

@@ -5,7 +5,10 @@ use std::{
     io,
     os::{
         fd::AsRawFd,
-        unix::{fs::PermissionsExt, net::UnixListener},
+        unix::{
+            fs::{MetadataExt, PermissionsExt},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
 };
@@ -74,9 +77,13 @@ impl SocketPlace {
     ///
     /// # Errors
     /// [`SocketError::Bind`].
-    pub(super) fn bind(&self) -> Result<UnixListener, SocketError> {
+    pub(super) fn bind(&self) -> Result<(UnixListener, Made), SocketError> {
         let failed = |source| SocketError::Bind { path: self.path.clone(), source };
         match fs::symlink_metadata(&self.path) {
+            // Of another identity, perhaps, whose lock this is not.
+            Ok(meta) if is_socket(&meta) && matches!(self.connect(), Ok(Some(_))) => {
+                return Err(failed(io::ErrorKind::AddrInUse.into()));
+            }
             Ok(meta) if is_socket(&meta) => fs::remove_file(&self.path).map_err(failed)?,
             Ok(_) => return Err(failed(io::Error::other("something that is no socket is in its place"))),
             Err(_) => {}
@@ -86,7 +93,8 @@ impl SocketPlace {
         let mode = if self.is_shared { 0o666 } else { 0o600 };
         fs::set_permissions(&self.path, Permissions::from_mode(mode)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(listener)
+        let meta = fs::symlink_metadata(&self.path).map_err(failed)?;
+        Ok((listener, Made { device: meta.dev(), inode: meta.ino() }))
     }
 
     /// Connects; `None` where nobody listens.
@@ -114,11 +122,21 @@ impl SocketPlace {
         body(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
     }
 
-    /// Removes the socket, as who listened there.
-    pub(super) fn remove(&self) {
-        // Whoever comes next replaces it.
-        let _ = fs::remove_file(&self.path);
+    /// Removes the socket that was made, and no other that has taken its place.
+    pub(super) fn remove(&self, made: Made) {
+        let is_it = |meta: fs::Metadata| Made { device: meta.dev(), inode: meta.ino() } == made;
+        if fs::symlink_metadata(&self.path).is_ok_and(is_it) {
+            // Whoever comes next replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Which socket was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Made {
+    device: u64,
+    inode: u64,
 }
 
 fn is_socket(meta: &fs::Metadata) -> bool {
@@ -138,13 +156,17 @@ mod tests {
             fs::create_dir(&deep).unwrap();
             let place = SocketPlace::of_identity(&deep);
             assert!(place.connect().unwrap().is_none());
-            let listener = place.bind().unwrap();
+            let (listener, _) = place.bind().unwrap();
+            let in_use = place.bind().unwrap_err();
+            assert!(format!("{in_use:?}").contains("AddrInUse"));
             assert!(place.connect().unwrap().is_some());
             assert_eq!(fs::metadata(place.path()).unwrap().permissions().mode() & 0o777, 0o600);
             drop(listener);
             assert!(place.connect().unwrap().is_none(), "nobody listens any more");
-            place.bind().unwrap();
-            place.remove();
+            let (_, made) = place.bind().unwrap();
+            place.remove(Made { inode: made.inode + 1, ..made });
+            assert!(place.path().exists(), "another one");
+            place.remove(made);
             assert!(!place.path().exists());
             fs::write(place.path(), "a file of somebody").unwrap();
             let refused = place.bind().unwrap_err();

@@ -298,6 +298,30 @@ impl Status {
     }
 }
 
+impl Keys {
+    /// Which of these are meant.
+    ///
+    /// # Errors
+    /// For a person: a beginning that none or several have.
+    pub fn of(&self, all: &[ContentKey]) -> Result<Vec<ContentKey>, String> {
+        if self.keys.is_empty() {
+            return Ok(all.to_vec());
+        }
+        let one = |what: &String| {
+            let is_meant = |key: &&ContentKey| !what.is_empty() && key.to_string().starts_with(what.as_str());
+            let found: Vec<_> = all.iter().filter(is_meant).collect();
+            match found[..] {
+                [key] => Ok(*key),
+                _ => Err(format!(
+                    "`{what}` stands for {} dead letters; `edge queue dead` shows them",
+                    found.len()
+                )),
+            }
+        };
+        self.keys.iter().map(one).collect()
+    }
+}
+
 impl StoreView {
     /// Of an open store.
     ///

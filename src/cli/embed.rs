@@ -32,12 +32,12 @@ use super::{
     context::{Context, FlagSetting, stop_on_signals},
     exit::{Exit, UsageError},
     human,
-    node::Seat,
+    node::{OwnNode, Seat},
     process, talk,
 };
 use crate::{
     inference::{ChunkOptions, ModelFolder, Stop},
-    node::{RunError, find_model, wall_clock_ms},
+    node::{RunError, Runner, find_model, wall_clock_ms},
     wire::{ContentKey, PeerId, Run, RunId, RunState},
 };
 
@@ -129,7 +129,7 @@ impl Arguments {
 /// Runs `edge embed`.
 pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exit> {
     if arguments.detach {
-        return detach::detach(&arguments);
+        return detach::detach(&arguments, context);
     }
     let begun = Instant::now();
     let stop = stop_on_signals()?;
@@ -137,8 +137,8 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     let options = scan_options(context, &folder)?;
     let found = find_documents(&arguments, context)?;
     let mut sink = open_sink(&arguments, folder.manifest().dimension)?;
+    let seat = Seat::take(context, "embed", &stop)?;
     let directory = context.directory()?;
-    let seat = Seat::take(context, "embed")?;
     let mut progress = Progress::new();
     let mut embedding = Embedding::new(options, stop.clone());
     let remarks = match collect(found, &directory, &mut embedding, &progress, &stop) {
@@ -146,9 +146,12 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
         Err(ScanError::Interrupted) => return Ok(interrupted(&progress, &embedding, arguments.fresh)),
         Err(error) => return Err(error.into()),
     };
-    let Placed { mut run, node, threads, own } = placed(seat, &arguments, context, &folder, &stop)?;
+    // Dropped in the reverse order: the run before its node.
+    let Placed { node, mut run, threads, own } = placed(seat, &arguments, context, &folder, &stop)?;
     let keys = embedding.keys();
-    let missing_bytes = embedding.look_up(&*run, arguments.fresh)?;
+    let Some(missing_bytes) = embedding.look_up(&*run, arguments.fresh)? else {
+        return Ok(interrupted(&progress, &embedding, arguments.fresh));
+    };
     let (id, mut record) = describe_run(&arguments.paths, &embedding, &keys, &folder);
     let known = run.known(&id)?;
     let is_repeated = known.is_some_and(|known| is_repetition(&known, &record)) && missing_bytes == 0;
@@ -162,13 +165,19 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
         Err(EmbedError::Run(error @ RunError::Cancelled)) => {
             progress.finish();
             talk::say(&error.to_string());
+            drop(run);
+            finish(node, &stop)?;
             return Ok(Exit::Interrupted);
         }
         other => other?,
     };
     match ending {
         Ending::Complete => {}
-        Ending::Closed => return Ok(Exit::Done),
+        Ending::Closed => {
+            drop(run);
+            finish(node, &stop)?;
+            return Ok(Exit::Done);
+        }
         Ending::Interrupted => return Ok(interrupted(&progress, &embedding, arguments.fresh)),
     }
     match sink.finish() {
@@ -181,18 +190,30 @@ pub(super) fn run(arguments: Arguments, context: &Context) -> anyhow::Result<Exi
     if !is_repeated && !keys.is_empty() {
         run.end(&id, &record)?;
     }
-    if let Some(report) = run.sweep(wall_clock_ms(), context.config.keep(), &id)? {
-        tracing::info!(runs = report.runs, results = report.results, "old results removed");
-    }
+    sweep(&mut *run, context, &id);
     drop(run);
     let own = (arguments.swarm != "local").then_some(own);
     let summary = summarise(&embedding, &remarks, failed, begun, &folder, own);
     tracing::info!(chunks = summary.chunks, failed, "run ends");
     print(&arguments, context, &embedding, &summary)?;
-    if let Some(node) = node {
-        node.finish(&stop)?;
-    }
+    finish(node, &stop)?;
     Ok(if failed > 0 { Exit::SomeFailed } else { Exit::Done })
+}
+
+/// Forgets what is old. All that was asked for is written, so a failure of this is only said.
+fn sweep(run: &mut dyn Runner, context: &Context, id: &RunId) {
+    match run.sweep(wall_clock_ms(), context.config.keep(), id) {
+        Ok(Some(report)) => {
+            tracing::info!(runs = report.runs, results = report.results, "old results removed");
+        }
+        Ok(None) => {}
+        Err(error) => talk::say(&format!("old results are not removed: {}", human::chain(&error))),
+    }
+}
+
+/// Ends the node that this command brought, when nobody else uses it.
+fn finish(node: Option<OwnNode>, stop: &Stop) -> anyhow::Result<()> {
+    node.map_or(Ok(()), |node| node.finish(stop))
 }
 
 /// Chunks leave room for the special tokens and the prefix that the model puts around them.

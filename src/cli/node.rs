@@ -11,7 +11,7 @@ use super::{
     human, talk,
 };
 use crate::{
-    api::{Client, ClientError, SYSTEM_SOCKET, Server, SocketPlace},
+    api::{Client, ClientError, SYSTEM_SOCKET, Server, SocketPlace, view::PeerView},
     inference::{ModelFolder, Stop},
     node::{
         BootstrapAddress, Change, Node, NodeOptions, SwarmAnswer, SwarmCommand, decide, free_port,
@@ -23,6 +23,8 @@ use crate::{
 
 /// How long a command waits for whoever holds the directory: to end, or to listen.
 const HOLDER_WAIT: Duration = Duration::from_secs(3);
+/// As long as a node may take to deliver what is done when it ends.
+const NODE_WAIT: Duration = Duration::from_secs(20);
 /// Between two looks at that.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -31,7 +33,14 @@ pub(super) enum Seat {
     /// A node runs.
     Running(Client),
     /// None does: the directory is this command's.
-    Alone(Store, DirectoryLock),
+    Alone(Alone),
+}
+
+/// A directory that is this command's.
+pub(super) struct Alone {
+    // Dropped in this order.
+    pub(super) store: Store,
+    pub(super) lock: DirectoryLock,
 }
 
 impl Seat {
@@ -39,17 +48,17 @@ impl Seat {
     ///
     /// # Errors
     /// [`LockError::Held`] names the holder.
-    pub(super) fn take(context: &Context, purpose: &str) -> anyhow::Result<Self> {
+    pub(super) fn take(context: &Context, purpose: &str, stop: &Stop) -> anyhow::Result<Self> {
         let begun = Instant::now();
         loop {
             if let Some(client) = running(context)? {
                 return Ok(Self::Running(client));
             }
             match context.lock(purpose) {
-                Ok(lock) => return Ok(Self::Alone(context.store(&lock)?, lock)),
+                Ok(lock) => return Ok(Self::Alone(Alone { store: context.store(&lock)?, lock })),
                 Err(error) => {
-                    let is_held = matches!(error.downcast_ref(), Some(LockError::Held { .. }));
-                    if !is_held || begun.elapsed() >= HOLDER_WAIT {
+                    let Some(wait) = patience(&error) else { return Err(error) };
+                    if begun.elapsed() >= wait || stop.is_asked() {
                         return Err(error);
                     }
                 }
@@ -62,7 +71,7 @@ impl Seat {
     pub(super) fn swarm(&mut self, context: &Context, command: SwarmCommand) -> anyhow::Result<SwarmAnswer> {
         match self {
             Self::Running(client) => Ok(client.post("/v1/swarms", &command)?),
-            Self::Alone(store, _) => {
+            Self::Alone(Alone { store, .. }) => {
                 let identity = context.identity()?;
                 let port = port(context, store)?;
                 let book = book(store)?;
@@ -80,28 +89,43 @@ impl Seat {
     }
 }
 
-/// The user's node; the system's, where this user has never had one.
+/// How long to wait for whoever holds the directory.
+fn patience(error: &anyhow::Error) -> Option<Duration> {
+    match error.downcast_ref() {
+        Some(LockError::Held { holder, .. }) if holder.contains("(edge run)") => Some(NODE_WAIT),
+        Some(LockError::Held { .. }) => Some(HOLDER_WAIT),
+        _ => None,
+    }
+}
+
+/// The user's node; the system's, where this user has never had one and may use it.
 pub(super) fn running(context: &Context) -> anyhow::Result<Option<Client>> {
     let own = place(context);
     if let Some(client) = Client::connect(&own)? {
         return Ok(Some(client));
     }
-    if context.config.identity_dir().exists() || context.config.socket().is_some() {
+    let is_first = matches!(Identity::load(&context.config.identity_dir()), Err(error) if error.is_absent());
+    if !is_first || context.config.socket().is_some() {
         return Ok(None);
     }
-    let system = SocketPlace::at(SYSTEM_SOCKET.into(), true);
-    let client = Client::connect(&system)?;
-    if client.is_some() {
-        talk::say(&format!("through the system's node at {SYSTEM_SOCKET}"));
+    let Some(mut client) = Client::connect(&SocketPlace::at(SYSTEM_SOCKET.into(), true))? else {
+        return Ok(None);
+    };
+    if client.get::<Vec<PeerView>>("/v1/peers").is_err() {
+        return Ok(None);
     }
-    Ok(client)
+    talk::say(&format!("through the system's node at {SYSTEM_SOCKET}"));
+    Ok(Some(client))
 }
 
 /// Where this user's node listens, or would.
 pub(super) fn place(context: &Context) -> SocketPlace {
     match context.config.socket() {
-        Some(path) => SocketPlace::at(path, context.config.is_socket_shared()),
-        None => SocketPlace::of_identity(&context.config.identity_dir()),
+        // Identities share their settings, but not a socket.
+        Some(path) if context.config.identity() == "default" => {
+            SocketPlace::at(path, context.config.is_socket_shared())
+        }
+        _ => SocketPlace::of_identity(&context.config.identity_dir()),
     }
 }
 
@@ -117,12 +141,12 @@ impl OwnNode {
     /// Starts one.
     pub(super) fn start(
         context: &Context,
-        mut store: Store,
-        lock: DirectoryLock,
+        alone: Alone,
         folder: ModelFolder,
         threads: Threads,
         ended: impl FnOnce() + Send + 'static,
     ) -> anyhow::Result<Self> {
+        let Alone { lock, mut store } = alone;
         let identity: Identity = context.identity()?;
         let options = options(context, &mut store, threads)?;
         let node = Node::start(store, &identity, folder, options, ended)?;

@@ -8,8 +8,8 @@ use std::{
 use clap::Subcommand;
 
 use super::{
-    context::Context,
-    exit::Exit,
+    context::{Context, stop_on_signals},
+    exit::{Exit, UsageError},
     human,
     node::{self, Seat},
     swarm,
@@ -42,7 +42,8 @@ pub(super) enum Command {
 
 /// Runs `edge queue …`.
 pub(super) fn run(command: Command, context: &Context) -> anyhow::Result<Exit> {
-    match Seat::take(context, "queue")? {
+    let stop = stop_on_signals()?;
+    match Seat::take(context, "queue", &stop)? {
         Seat::Running(mut client) => match command {
             Command::List => list(&client.get::<Vec<ItemView>>("/v1/queue")?, context)?,
             Command::Dead => dead(&client.get::<Vec<DeadView>>("/v1/dead")?, context)?,
@@ -55,26 +56,23 @@ pub(super) fn run(command: Command, context: &Context) -> anyhow::Result<Exit> {
             }
         },
         // What the store has of it, where nobody else does.
-        Seat::Alone(mut store, _lock) => match command {
+        Seat::Alone(mut alone) => match command {
             Command::List => {
                 let items: Vec<ItemView> =
-                    store.queue()?.iter().map(|(_, item)| ItemView::of(item)).collect();
+                    alone.store.queue()?.iter().map(|(_, item)| ItemView::of(item)).collect();
                 list(&items, context)?;
             }
             Command::Dead => {
-                let letters = store.dead_letters()?;
+                let letters = alone.store.dead_letters()?;
                 let letters: Vec<DeadView> =
                     letters.iter().map(|(key, letter)| DeadView::of(key, letter)).collect();
                 dead(&letters, context)?;
             }
             Command::Retry { keys } => {
-                let all: Vec<ContentKey> = store.dead_letters()?.into_iter().map(|(key, _)| key).collect();
-                let is_meant = |key: &ContentKey| {
-                    keys.is_empty()
-                        || keys.iter().any(|what| !what.is_empty() && key.to_string().starts_with(what))
-                };
-                let meant: Vec<ContentKey> = all.into_iter().filter(is_meant).collect();
-                raised(store.raise(&meant)?);
+                let all: Vec<ContentKey> =
+                    alone.store.dead_letters()?.into_iter().map(|(key, _)| key).collect();
+                let meant = Keys { keys }.of(&all).map_err(UsageError)?;
+                raised(alone.store.raise(&meant)?);
             }
             Command::Clear => return Ok(node::not_running("nothing can be given back")),
         },

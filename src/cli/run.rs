@@ -12,7 +12,7 @@ use std::{
 use super::{
     context::{Bell, Context, FlagSetting, stop_on_signals},
     exit::Exit,
-    node::{OwnNode, Threads},
+    node::{Alone, OwnNode, Threads},
     talk,
 };
 use crate::{
@@ -77,9 +77,12 @@ pub(super) fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<E
     let stop = stop_on_signals()?;
     let mut bell = Bell::on_signals()?;
     let folder = find_model(context.config.model(), &context.config.data_dir())?;
-    let lock = lock(context, &stop)?;
-    let store = context.store(&lock)?;
-    let (swarms, _) = store.swarms()?;
+    let lock = match lock(context, &stop) {
+        Err(_) if stop.is_asked() => return Ok(Exit::Interrupted),
+        other => other?,
+    };
+    let alone = Alone { store: context.store(&lock)?, lock };
+    let (swarms, _) = alone.store.swarms()?;
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     let lent = context.config.lent_threads().unwrap_or_else(cores);
     let is_over = Arc::new(AtomicBool::new(false));
@@ -91,7 +94,7 @@ pub(super) fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<E
         }
     };
     let threads = Threads { lent, own: context.threads() };
-    let node = OwnNode::start(context, store, lock, folder, threads, ended)?;
+    let node = OwnNode::start(context, alone, folder, threads, ended)?;
     let names: Vec<String> = swarms.iter().map(|record| record.founding().name.to_string()).collect();
     let (id, port) = (context.identity()?.peer_id().short(), node.port());
     let threads = super::human::count(lent as u64, "thread");
@@ -121,9 +124,11 @@ fn lock(context: &Context, stop: &Stop) -> anyhow::Result<DirectoryLock> {
             Ok(lock) => return Ok(lock),
             Err(error) => error,
         };
-        let is_held = matches!(error.downcast_ref(), Some(LockError::Held { .. }));
-        let is_node = || Client::connect(&super::node::place(context)).is_ok_and(|client| client.is_some());
-        if !is_held || is_node() || begun.elapsed() >= LOCK_WAIT || stop.is_asked() {
+        let held = error.downcast_ref();
+        let is_held = matches!(held, Some(LockError::Held { .. }));
+        let is_node = matches!(held, Some(LockError::Held { holder, .. }) if holder.contains("(edge run)"));
+        let is_up = || Client::connect(&super::node::place(context)).is_ok_and(|client| client.is_some());
+        if !is_held || is_node && is_up() || begun.elapsed() >= LOCK_WAIT || stop.is_asked() {
             return Err(error);
         }
         if !has_said {

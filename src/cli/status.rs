@@ -16,9 +16,12 @@ use super::{
     talk,
 };
 use crate::{
-    api::view::{PeerView, Status, SwarmView},
+    api::{
+        ClientError,
+        view::{PeerView, Status, SwarmView},
+    },
     node::find_model,
-    store::Store,
+    store::{Identity, Store},
 };
 
 /// Between two pictures of `--watch`.
@@ -37,18 +40,24 @@ pub(super) struct Arguments {
 
 /// Runs `edge status`.
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Exit> {
-    let mut client = match Seat::take(context, "status")? {
+    let stop = stop_on_signals()?;
+    let mut client = match Seat::take(context, "status", &stop)? {
         Seat::Running(client) => client,
-        Seat::Alone(store, _lock) => {
-            let status = at_rest(&store, context)?;
+        Seat::Alone(alone) => {
+            let status = at_rest(&alone.store, context)?;
             print(&status, None, context)?;
             return Ok(Exit::NotRunning);
         }
     };
-    let stop = stop_on_signals()?;
     let mut before: Option<(Instant, Status)> = None;
     loop {
-        let status: Status = client.get("/v1/status")?;
+        let status: Status = match client.get("/v1/status") {
+            Err(ClientError::Gone(_)) if before.is_some() => {
+                talk::say("the node has ended");
+                return Ok(Exit::NotRunning);
+            }
+            other => other?,
+        };
         if arguments.watch && !context.json && stdout().is_terminal() {
             // From the top left, over what stood there.
             write!(stdout(), "\x1b[H\x1b[2J")?;
@@ -84,7 +93,8 @@ fn at_rest(store: &Store, context: &Context) -> anyhow::Result<Status> {
         .collect();
     let letters = store.dead_letters()?.len();
     let mut status = Status {
-        peer_id: context.identity()?.peer_id().to_string(),
+        peer_id: Identity::load(&context.config.identity_dir())
+            .map_or_else(|_| String::new(), |identity| identity.peer_id().to_string()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         port: store.port()?.unwrap_or(0),
         state: "not running".to_owned(),
@@ -113,7 +123,8 @@ fn print(status: &Status, used: Option<f64>, context: &Context) -> anyhow::Resul
     let mut line = |name: &str, what: String| writeln!(out, "{name:<11} {what}");
     let uptime = human::duration(Duration::from_secs(status.uptime_s));
     let since = if status.uptime_s > 0 { format!(", up {uptime}") } else { String::new() };
-    line("node", format!("{}, edge {}{since}", swarm::short(&status.peer_id), status.version))?;
+    let id = if status.peer_id.is_empty() { "no identity yet" } else { swarm::short(&status.peer_id) };
+    line("node", format!("{id}, edge {}{since}", status.version))?;
     let why = status.paused_because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     line("state", format!("{}{why}", status.state))?;
     if status.process > 0 {

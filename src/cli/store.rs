@@ -7,7 +7,13 @@ use std::{
 
 use clap::Subcommand;
 
-use super::{context::Context, exit::Exit, human, node::Seat, talk};
+use super::{
+    context::{Context, stop_on_signals},
+    exit::Exit,
+    human,
+    node::{Alone, Seat},
+    talk,
+};
 use crate::{
     api::view::{Gc, GcView, StoreView},
     node::wall_clock_ms,
@@ -41,9 +47,10 @@ pub(super) fn run(command: &Command, context: &Context) -> anyhow::Result<Exit> 
 }
 
 fn info(context: &Context) -> anyhow::Result<Exit> {
-    let view = match Seat::take(context, "store info")? {
+    let stop = stop_on_signals()?;
+    let view = match Seat::take(context, "store info", &stop)? {
         Seat::Running(mut client) => client.get("/v1/store")?,
-        Seat::Alone(store, _lock) => StoreView::of(&store)?,
+        Seat::Alone(alone) => StoreView::of(&alone.store)?,
     };
     let mut out = stdout().lock();
     if context.json {
@@ -69,12 +76,14 @@ fn info(context: &Context) -> anyhow::Result<Exit> {
 fn gc(days: Option<u64>, context: &Context) -> anyhow::Result<Exit> {
     let keep = days.map_or(context.config.keep(), |days| Duration::from_secs(86_400u64.saturating_mul(days)));
     let now_ms = wall_clock_ms();
-    let gone = match Seat::take(context, "store gc")? {
+    let stop = stop_on_signals()?;
+    let gone = match Seat::take(context, "store gc", &stop)? {
         Seat::Running(mut client) => {
             let days = keep.as_secs() / 86_400;
             client.post("/v1/store/gc", &Gc { days, now_ms })?
         }
-        Seat::Alone(mut store, _lock) => {
+        Seat::Alone(alone) => {
+            let Alone { lock: _lock, mut store } = alone;
             let gone = GcView::carry_out(&mut store, now_ms, keep)?;
             // A copy of the whole store wears the card: only where there is room to be won.
             let store = if gone.results_removed > 0 { store.compacted()? } else { store };

@@ -98,10 +98,11 @@ pub(super) enum Command {
 
 /// Runs `edge swarm …`. A swarm is named by its name, or by the beginning of its id.
 pub(super) fn run(command: Command, context: &Context) -> anyhow::Result<Exit> {
-    let mut seat = Seat::take(context, "swarm")?;
+    let stop = stop_on_signals()?;
+    let mut seat = Seat::take(context, "swarm", &stop)?;
     let (swarm, uses, days) = match command {
-        Command::Join { ticket } => return join(seat, ticket, context),
-        Command::Leave { name } => return leave(seat, name, context),
+        Command::Join { ticket } => return join(seat, ticket, context, &stop),
+        Command::Leave { name } => return leave(seat, name, context, &stop),
         Command::Invite { ref name, uses, days } => (name.clone(), uses, days),
         Command::Members { ref name } | Command::Kick { ref name, .. } => (name.clone(), 0, 0),
         _ => (String::new(), 0, 0),
@@ -166,8 +167,7 @@ fn created(view: &SwarmView, context: &Context) -> anyhow::Result<()> {
 }
 
 /// Asks to be let in, and waits a while for the answer.
-fn join(mut seat: Seat, ticket: String, context: &Context) -> anyhow::Result<Exit> {
-    let stop = stop_on_signals()?;
+fn join(mut seat: Seat, ticket: String, context: &Context, stop: &Stop) -> anyhow::Result<Exit> {
     let SwarmAnswer::Joining(view) = seat.swarm(context, SwarmCommand::Join { ticket })? else {
         bail!("the running node answers something else");
     };
@@ -177,7 +177,7 @@ fn join(mut seat: Seat, ticket: String, context: &Context) -> anyhow::Result<Exi
         return Ok(Exit::Done);
     }
     let mut role = view.role.clone();
-    with_node(seat, context, |client| {
+    with_node(seat, context, stop, |client| {
         let begun = Instant::now();
         while role == "pending" && begun.elapsed() < JOIN_WAIT && !stop.is_asked() {
             thread::park_timeout(LOOK);
@@ -203,8 +203,7 @@ fn join(mut seat: Seat, ticket: String, context: &Context) -> anyhow::Result<Exi
 }
 
 /// Goes, and tells the founder where that one is found in time.
-fn leave(mut seat: Seat, swarm: String, context: &Context) -> anyhow::Result<Exit> {
-    let stop = stop_on_signals()?;
+fn leave(mut seat: Seat, swarm: String, context: &Context, stop: &Stop) -> anyhow::Result<Exit> {
     let members = seat.swarm(context, SwarmCommand::Members { swarm: swarm.clone() });
     let founder = match members {
         Ok(SwarmAnswer::Members { founder, .. }) => founder,
@@ -214,23 +213,25 @@ fn leave(mut seat: Seat, swarm: String, context: &Context) -> anyhow::Result<Exi
     let SwarmAnswer::List { swarms } = seat.swarm(context, SwarmCommand::List)? else {
         bail!("the running node answers something else");
     };
-    let is_meant = |view: &&SwarmView| view.name == swarm || view.id.starts_with(&swarm);
-    let role = swarms.iter().find(is_meant).map_or("", |view| view.role.as_str());
+    let named = swarms.iter().find(|view| view.name == swarm);
+    let meant = named.or_else(|| swarms.iter().find(|view| view.id.starts_with(&swarm)));
+    let role = meant.map_or("", |view| view.role.as_str());
     let command = SwarmCommand::Leave { swarm };
     let answer = if matches!(role, "member" | "delegate") {
         let mut answer = None;
-        with_node(seat, context, |client| {
-            look_for(client, &founder, &stop)?;
-            answer = Some(client.post("/v1/swarms", &command)?);
+        with_node(seat, context, stop, |client| {
+            look_for(client, &founder, stop)?;
+            if !stop.is_asked() {
+                answer = Some(client.post("/v1/swarms", &command)?);
+            }
             Ok(())
         })?;
         answer
     } else {
         Some(seat.swarm(context, command)?)
     };
-    if let Some(SwarmAnswer::Left(view)) = answer {
-        talk::say(&format!("left {}", view.name));
-    }
+    let Some(SwarmAnswer::Left(view)) = answer else { return Ok(Exit::Interrupted) };
+    talk::say(&format!("left {}", view.name));
     Ok(Exit::Done)
 }
 
@@ -251,15 +252,16 @@ fn look_for(client: &mut Client, peer: &str, stop: &Stop) -> anyhow::Result<()> 
 fn with_node(
     seat: Seat,
     context: &Context,
+    stop: &Stop,
     body: impl FnOnce(&mut Client) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     match seat {
         Seat::Running(mut client) => body(&mut client),
-        Seat::Alone(store, lock) => {
+        Seat::Alone(alone) => {
             let folder = find_model(context.config.model(), &context.config.data_dir())?;
-            let node = OwnNode::start(context, store, lock, folder, Threads { lent: 0, own: 0 }, || ())?;
+            let node = OwnNode::start(context, alone, folder, Threads { lent: 0, own: 0 }, || ())?;
             let done = node.client(context).and_then(|mut client| body(&mut client));
-            node.stop()?;
+            node.finish(stop)?;
             done
         }
     }

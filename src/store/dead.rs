@@ -64,7 +64,9 @@ impl Store {
         let all = self.all_dead()?;
         let next = all.last().map_or(0, |(_, kept)| kept.order + 1);
         let excess = (all.len() + letters.len()).saturating_sub(LETTERS_MAX);
-        let oldest: Vec<ContentKey> = all.iter().take(excess).map(|(key, _)| *key).collect();
+        let is_new = |key: &ContentKey| letters.iter().any(|(other, _)| other == key);
+        let oldest = all.iter().map(|(key, _)| *key).take(excess).filter(|key| !is_new(key));
+        let oldest: Vec<ContentKey> = oldest.collect();
         let records: Vec<_> = (next..)
             .zip(letters)
             .map(|(order, (key, letter))| {

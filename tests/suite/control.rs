@@ -72,16 +72,19 @@ fn status_says_what_the_node_does_and_whether_there_is_one() {
     ] {
         assert!(status.get(field).is_some(), "no {field} in {status}");
     }
-    assert_eq!(status["peer_id"], before["peer_id"]);
+    assert_eq!(before["peer_id"], "", "looking makes no identity");
+    assert_eq!(status["peer_id"], edge.run(["id"]).expect(0, &[]).stdout.trim());
     assert_eq!((&status["state"], &status["budget"]["threads"]), (&"idle".into(), &1.into()));
     assert_eq!(json(&edge, &["peers"]), Value::Array(Vec::new()));
     let pictures = edge.start(&["status", "--watch", "--json"]);
+    let mut pipe = fs::File::open(format!("/proc/{}/fd/1", pictures.child.id())).unwrap();
+    let mut seen = Vec::new();
     until("two pictures", || {
-        let mut out = vec![0; 4096];
-        let pipe = format!("/proc/{}/fd/1", pictures.child.id());
         // Read as anybody may who sees the pipe.
-        let mut pipe = fs::File::open(pipe).unwrap();
-        pipe.read(&mut out).unwrap() > 0
+        let mut out = vec![0; 4096];
+        let read = pipe.read(&mut out).unwrap();
+        seen.extend_from_slice(&out[..read]);
+        seen.iter().filter(|&&byte| byte == b'\n').count() >= 2
     });
     pictures.signal("INT");
     pictures.wait().expect(0, &[]);
@@ -139,10 +142,12 @@ fn a_running_node_computes_for_commands_and_gives_the_same() {
 #[test]
 fn a_command_is_cancelled_ends_with_the_node_and_goes_on_afterwards() {
     let edge = Edge::new();
-    for n in 0..4 {
-        edge.document(format!("{n}.txt"), prose(n + 1, 60_000));
+    for n in 0..24 {
+        edge.document(format!("{n:02}.txt"), prose(n + 1, 10_000));
     }
-    let running = node(&edge, &["--threads", "1"]);
+    // With one thread it has to do for longer than the node waits for a client.
+    fs::write(edge.path("one.toml"), "[embed]\nthreads = 1\n").unwrap();
+    let running = node(&edge, &["--config", "one.toml"]);
     let command = ["embed", "docs", "-o", "out.jsonl"];
     let job = || json(&edge, &["jobs"]).as_array().unwrap().first().cloned();
     let has_done = || job().is_some_and(|job| job["done"].as_u64().unwrap() > 0);
@@ -169,29 +174,38 @@ fn a_command_is_cancelled_ends_with_the_node_and_goes_on_afterwards() {
     let summary: Value = serde_json::from_str(&ran.expect(0, &[]).stdout).unwrap();
     assert!(summary["chunks_stored"].as_u64().unwrap() > 0, "{summary}");
     // Every byte but the blanks between chunks, each once, in order.
-    let mut end = (Value::Null, 0);
+    let mut ends: Vec<(Value, u64)> = Vec::new();
     for line in &lines {
-        let start = line["start"].as_u64().unwrap();
-        assert!(
-            line["path"] != end.0 && start < 4
-                || line["path"] == end.0 && (end.1..end.1 + 4).contains(&start),
-            "{line}"
-        );
-        end = (line["path"].clone(), line["end"].as_u64().unwrap());
+        let (start, end) = (line["start"].as_u64().unwrap(), line["end"].as_u64().unwrap());
+        match ends.last_mut().filter(|(path, _)| *path == line["path"]) {
+            Some((_, before)) => {
+                assert!((*before..*before + 4).contains(&start), "{line}");
+                *before = end;
+            }
+            None => {
+                assert!(start < 4, "{line}");
+                ends.push((line["path"].clone(), end));
+            }
+        }
     }
-    assert_eq!(summary["documents"], 4);
+    assert_eq!(ends.len(), 24);
+    for (path, end) in ends {
+        let length = fs::metadata(edge.path(path.as_str().unwrap())).unwrap().len();
+        assert!((length - 4..=length).contains(&end), "{path}: {end} of {length}");
+    }
 }
 
 #[test]
 fn two_commands_share_a_node_that_one_of_them_brought() {
     let edge = Edge::new();
     edge.run(["swarm", "create", "home"]).expect(0, &[]);
-    edge.document("a.txt", prose(1, 90_000));
+    edge.document("a.txt", prose(1, 150_000));
     edge.document("b.txt", prose(2, 20_000));
     let first = edge.start(&["embed", "docs/a.txt", "-o", "a.jsonl", "--swarm", "home"]);
     until("the first brings a node", || UnixStream::connect(socket(&edge)).is_ok());
     assert_eq!(json(&edge, &["status"])["budget"]["threads"], 0, "it lends nothing");
     let second = edge.start(&["embed", "docs/a.txt", "docs/b.txt", "-o", "b.jsonl", "--swarm", "home"]);
+    until("both are here", || json(&edge, &["jobs"]).as_array().unwrap().len() == 2);
     first.wait().expect(0, &[]);
     second.wait().expect(0, &[]);
     let read = |name: &str| lines(&fs::read_to_string(edge.path(name)).unwrap());
@@ -206,12 +220,19 @@ fn a_detached_command_goes_on_alone() {
     edge.document("a.txt", prose(1, 30_000));
     edge.run(["embed", "docs", "--detach"]).expect(2, &["--output"]);
     edge.run(["embed", "docs", "-o", "-", "--detach"]).expect(2, &["a file to write to"]);
-    edge.run(["embed", "nothing-here", "-o", "x.jsonl", "--detach"]).expect(1, &["nothing-here"]);
-    edge.run(["embed", "docs", "-o", "out.jsonl", "--detach"]).expect(0, &["background", "out.jsonl.log"]);
+    let said = |started: crate::edge::Ran| {
+        let log = started.stderr.split_whitespace().last().unwrap().to_owned();
+        move || fs::read_to_string(&log).unwrap_or_default()
+    };
+    let wrong = edge.run(["embed", "docs", "-o", "x.jsonl", "--detach", "--chunk-tokens", "99999"]);
+    // It is said here where it goes wrong at once, else in its log.
+    let (code, here) = (wrong.code, wrong.stderr.clone());
+    let log = said(wrong);
+    until("it says what is wrong", || (here.clone() + &log()).contains("takes at most"));
+    assert!(code == 2 || code == 0, "{here}");
+    let log = said(edge.run(["embed", "docs", "-o", "out.jsonl", "--detach"]).expect(0, &["background"]));
     until("its output is there", || edge.path("out.jsonl").exists());
-    until("it has said so", || {
-        fs::read_to_string(edge.path("out.jsonl.log")).unwrap().contains("1 document")
-    });
+    until("it has said so", || log().contains("1 document"));
 }
 
 #[test]
@@ -243,8 +264,15 @@ fn what_is_no_question_gets_an_answer_that_says_so() {
     let claimed = "POST /v1/swarms HTTP/1.1\r\nhost: edge\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: 99999999\r\n\r\n{";
     assert!(ask(claimed.as_bytes()).starts_with("HTTP/1.1 413"));
     // More connections than it serves at once, that say nothing: the next waits until one goes.
-    let silent: Vec<UnixStream> = (0..80).map(|_| UnixStream::connect(socket(&edge)).unwrap()).collect();
+    let silent: Vec<UnixStream> = (0..200).map(|_| UnixStream::connect(socket(&edge)).unwrap()).collect();
+    let mut waiting = UnixStream::connect(socket(&edge)).unwrap();
+    waiting.write_all(b"GET /v1/status HTTP/1.1\r\nhost: edge\r\n\r\n").unwrap();
+    waiting.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(waiting.read(&mut [0; 1]).is_err(), "nobody answers yet");
     drop(silent);
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(waiting.read(&mut [0; 1]).unwrap(), 1);
+    drop(waiting);
     assert!(request("GET /v1/status", "", "").starts_with("HTTP/1.1 200"));
     running.signal("TERM");
     running.wait().expect(0, &[]);

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 
 use super::Arguments;
 use crate::cli::{
+    context::Context,
     exit::{Exit, UsageError},
     human, talk,
 };
@@ -24,20 +25,23 @@ use crate::cli::{
 /// What goes wrong at once is said at once.
 const WATCHED: Duration = Duration::from_millis(700);
 const LOOK: Duration = Duration::from_millis(20);
+/// Logs that are kept; the oldest make room.
+const LOGS_MAX: usize = 16;
 /// Bytes of a log that are repeated.
 const LOG_BYTES_MAX: u64 = 4096;
 
 /// Starts the command anew without `--detach`.
-pub(super) fn detach(arguments: &Arguments) -> anyhow::Result<Exit> {
+pub(super) fn detach(arguments: &Arguments, context: &Context) -> anyhow::Result<Exit> {
     let output = arguments.output.as_deref().filter(|path| *path != Path::new("-"));
-    let Some(output) = output else {
+    if output.is_none() {
         return Err(UsageError("--detach needs a file to write to: name one with -o".into()).into());
-    };
+    }
     if arguments.paths.iter().any(|path| path == Path::new("-")) {
         return Err(UsageError("--detach cannot read stdin: it ends with this terminal".into()).into());
     }
-    let log = log_path(output);
-    let file = fs::File::create(&log).with_context(|| format!("cannot write {}", human::path(&log)))?;
+    let log = context.directory()?.join(format!("detached-{}.log", std::process::id()));
+    forget_old_logs(&log);
+    let file = fs::File::create_new(&log).with_context(|| format!("cannot write {}", human::path(&log)))?;
     let program = env::current_exe().context("cannot find this program")?;
     let mut child = Command::new(program)
         .args(env::args_os().skip(1).filter(|argument| argument != "--detach"))
@@ -51,9 +55,9 @@ pub(super) fn detach(arguments: &Arguments) -> anyhow::Result<Exit> {
     let begun = Instant::now();
     while begun.elapsed() < WATCHED {
         if let Some(status) = child.try_wait()? {
-            let mut said = String::new();
-            fs::File::open(&log)?.take(LOG_BYTES_MAX).read_to_string(&mut said)?;
-            talk::line(said.trim_end());
+            let mut said = Vec::new();
+            fs::File::open(&log)?.take(LOG_BYTES_MAX).read_to_end(&mut said)?;
+            talk::line(String::from_utf8_lossy(&said).trim_end());
             return Ok(match status.code() {
                 Some(0) => Exit::Done,
                 Some(1) => Exit::SomeFailed,
@@ -72,8 +76,20 @@ pub(super) fn detach(arguments: &Arguments) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn log_path(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(".log");
-    output.with_file_name(name)
+/// Makes room beside this log.
+fn forget_old_logs(log: &Path) {
+    // Whose process had this one's id before has ended.
+    let _ = fs::remove_file(log);
+    let is_log = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("detached-") && name.ends_with(".log")
+    };
+    let entries = log.parent().and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten();
+    let mut logs: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_log).collect();
+    logs.sort_by_key(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok());
+    for old in logs.iter().take((logs.len() + 1).saturating_sub(LOGS_MAX)) {
+        // One that stays does no harm.
+        let _ = fs::remove_file(old);
+    }
 }

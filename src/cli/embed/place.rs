@@ -7,7 +7,7 @@ use crate::{
         context::Context,
         exit::UsageError,
         human,
-        node::{OwnNode, Seat, Threads, book},
+        node::{Alone, OwnNode, Seat, Threads, book},
         talk,
     },
     inference::{ModelFolder, Stop},
@@ -45,6 +45,10 @@ pub(super) fn placed(
         model: folder.hash(),
     };
     match seat {
+        Seat::Running(client) if client.is_gone() => {
+            // It ended while this command looked for documents.
+            placed(Seat::take(context, "embed", stop)?, arguments, context, folder, stop)
+        }
         Seat::Running(client) => {
             if arguments.others_only {
                 let why = "--others-only: the running node computes too; stop it first";
@@ -58,14 +62,15 @@ pub(super) fn placed(
             }
             Ok(Placed { run: Box::new(run), node: None, threads, own })
         }
-        Seat::Alone(store, lock) => {
+        Seat::Alone(alone) => {
+            let Alone { lock, store } = alone;
             let (own, threads) = (context.identity()?.peer_id(), context.threads());
             if place(&book(&store)?, &arguments.swarm)?.is_none() {
                 let run = LocalRun::new(store, folder.clone(), own, threads, stop.clone(), lock);
                 return Ok(Placed { run: Box::new(run), node: None, threads, own });
             }
             let lent = Threads { lent: 0, own: if arguments.others_only { 0 } else { threads } };
-            let node = OwnNode::start(context, store, lock, folder.clone(), lent, || ())?;
+            let node = OwnNode::start(context, Alone { store, lock }, folder.clone(), lent, || ())?;
             let run = RemoteRun::new(node.client(context)?, options)?;
             Ok(Placed { run: Box::new(run), node: Some(node), threads, own })
         }

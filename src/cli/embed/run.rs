@@ -26,6 +26,8 @@ use crate::{
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// Windows below this are not worth handing over.
 const WINDOW_BYTES_MIN: usize = 4 * 1024;
+/// Jobs of a window: a ledger has room for eight of them.
+const WINDOW_JOBS_MAX: usize = 256;
 /// Each thread gets at least so many windows of a short run, so that all end at about the same time.
 const WINDOWS_PER_THREAD: usize = 4;
 
@@ -136,14 +138,18 @@ impl Embedding {
         self.segments.iter().map(|segment| u64::from(segment.body_bytes)).sum()
     }
 
-    /// Finds out which results are stored. `fresh`: none counts. Gives the bytes of text to be embedded.
+    /// Finds out which results are stored. `fresh`: none counts. Gives the bytes of text to be embedded; `None` where it was
+    /// interrupted.
     ///
     /// # Errors
     /// What the store may say.
-    pub(super) fn look_up(&mut self, run: &dyn Runner, fresh: bool) -> Result<u64, RunError> {
+    pub(super) fn look_up(&mut self, run: &dyn Runner, fresh: bool) -> Result<Option<u64>, RunError> {
         let mut bytes = 0;
         for document in &mut self.documents {
             for at in document.segments.clone() {
+                if self.stop.is_asked() {
+                    return Ok(None);
+                }
                 let segment = &self.segments[at];
                 if let Some(same) = self.missing.get_mut(&segment.key) {
                     same.push(at);
@@ -166,7 +172,7 @@ impl Embedding {
                 }
             }
         }
-        Ok(bytes)
+        Ok(Some(bytes))
     }
 
     /// Computes what is missing and writes each document when it is whole and its turn has come.
@@ -221,7 +227,7 @@ impl Embedding {
     /// The next jobs, together about `bytes` long.
     fn window(&mut self, next: &mut usize, bytes: usize) -> Option<Vec<Job>> {
         let (mut window, mut filled) = (Vec::new(), 0);
-        while filled < bytes && *next < self.order.len() {
+        while filled < bytes && window.len() < WINDOW_JOBS_MAX && *next < self.order.len() {
             let segment = self.segments[self.order[*next]];
             *next += 1;
             if let Some(job) = self.job(&segment.key) {

@@ -18,6 +18,11 @@ impl Aggregator {
         let Some(retries_dead) = self.clients.get(&client).map(|client| client.retries_dead()) else {
             return Vec::new();
         };
+        if swarm.is_none() && self.compute.threads() == 0 && !specs.is_empty() {
+            let reason = "this node computes nothing itself: wait until it has ended, or start it anew";
+            self.batch.tell(client, ClientEvent::NoCompute { reason: reason.to_owned() });
+            return Vec::new();
+        }
         let mut refused = Vec::new();
         for spec in specs {
             let key = spec.key;
@@ -93,6 +98,7 @@ impl Aggregator {
         let mut raised = 0;
         for key in keys {
             if self.dead.remove(&key).is_some() {
+                self.batch.buried.retain(|(buried, _)| *buried != key);
                 self.batch.raised.push(key);
                 raised += 1;
             }
