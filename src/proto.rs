@@ -6,19 +6,23 @@
 //! effect of its own, before the one that relies on it.
 
 mod backoff;
+mod demand;
 mod dial;
 mod ledger;
 pub mod membership;
+mod neighbours;
 mod queue;
 mod rate;
 mod time;
 
 pub use backoff::Backoff;
+pub use demand::REACHED_LIFE;
 pub use dial::{Dialer, Dialled, Origin, TARGETS_MAX};
 pub use ledger::{
     Attempt, Effect as LedgerEffect, Event as LedgerEvent, Holding, JOBS_MAX as LEDGER_JOBS_MAX, Ledger,
     LedgerCounts, Stage, Verdict, Worker,
 };
+pub use neighbours::{Effect as MeshEffect, LINKS_IDLE_MAX, LINKS_MAX, Neighbours, Part};
 pub use queue::{
     Delivery, Effect as QueueEffect, Event as QueueEvent, Grant, ITEMS_MAX as QUEUE_ITEMS_MAX, Item, ItemId,
     Queue, QueueCounts, Ran, State as ItemState,

@@ -10,6 +10,7 @@ mod error;
 mod identity;
 mod lock;
 mod meta_page;
+mod own;
 mod queue;
 mod results;
 mod runs;

@@ -3,6 +3,7 @@
 //! Deliberately absent: files, sockets, clocks, entropy. A type in this room is frozen once a release
 //! has written it; a change is a new version with its upgrade.
 
+mod demand;
 mod frame;
 mod id;
 mod issued;
@@ -17,6 +18,10 @@ mod swarm;
 mod ticket;
 mod work;
 
+pub use demand::{
+    ADVERT_ADDRESSES_MAX, ADVERTS_TOLD_MAX, Advert, DEMAND_WAIT_MS_MAX, Demand, DemandAsked, DemandTold,
+    Reached,
+};
 pub use frame::{FRAME_VERSION, FrameError, Message, decode, encode, kind};
 pub use id::{ContentKey, IdError, InviteId, ModelHash, PeerId, RunId, SwarmId};
 pub use issued::{Delegation, Issued, IssuedError, Paper};

@@ -6,6 +6,7 @@
 mod asked;
 mod client;
 mod clients;
+mod demand;
 mod own;
 mod results;
 
@@ -20,7 +21,7 @@ use client::Client;
 pub use client::{AggregatorClient, ClientAbout, ClientDesk, ClientEvent, ClientId, ClientInfo};
 use results::{Arrival, Expected, Proofs};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{Instant as TokioInstant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -144,6 +145,9 @@ pub(super) struct Aggregator {
     is_woken: bool,
     batch: results::Batch,
     engine: SharedEngine,
+    demand: watch::Sender<BTreeMap<SwarmId, u8>>,
+    /// Jobs there were when demand was said last; none where there are others now.
+    jobs_said: Option<usize>,
 }
 
 /// What an aggregator starts with.
@@ -157,6 +161,8 @@ pub(super) struct Start {
     pub(super) threads: usize,
     /// Attempts of another process need not be larger, only others: a random upper half sees to that.
     pub(super) first_attempt: Attempt,
+    /// Where it says what waits for members, by swarm.
+    pub(super) demand: watch::Sender<BTreeMap<SwarmId, u8>>,
     pub(super) seed: u64,
 }
 
@@ -184,7 +190,7 @@ impl Aggregator {
         tasks: &mut tokio::task::JoinSet<Result<(), super::NodeError>>,
         cancelled: CancellationToken,
     ) -> AggregatorHandle {
-        let Start { own, secret, disk, engine, threads, first_attempt, seed } = start;
+        let Start { own, secret, disk, engine, threads, first_attempt, demand, seed } = start;
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let (computed, events) = mpsc::channel(4 * threads.max(1));
         let actor = Self {
@@ -208,6 +214,8 @@ impl Aggregator {
             is_woken: false,
             batch: results::Batch::default(),
             engine,
+            demand,
+            jobs_said: None,
         };
         tasks.spawn_local(actor.run(messages, events, cancelled));
         AggregatorHandle(sender)
@@ -238,6 +246,7 @@ impl Aggregator {
                 () = wait_until(deadline) => self.tell(LedgerEvent::Tick),
             }
             self.keep_own_leases();
+            self.say_demand();
             // A pull that finds nothing costs most, so they are asked again only when something has changed.
             let is_worth_it = std::mem::take(&mut self.is_woken) || self.looked.elapsed() >= LOOK;
             self.answer_parked(is_worth_it);

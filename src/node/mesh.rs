@@ -5,6 +5,7 @@
 //! tasks, which tell it what came of it.
 
 mod command;
+mod demand;
 mod doors;
 mod greet;
 mod judge;
@@ -12,14 +13,10 @@ mod link;
 mod peers;
 mod serve;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
 
+use demand::Around;
+pub(super) use demand::Signals;
 use ed25519_dalek::SigningKey;
 use greet::{Greeted, Greeting, MeetError, in_time};
 use link::{Link, STRANGERS_MAX};
@@ -43,17 +40,15 @@ use super::{
 use crate::{
     discovery::Sighting,
     proto::{
-        Dialer, Dialled, Origin, Timestamp,
+        Dialer, Dialled, LINKS_MAX, Neighbours, Origin, Part, Timestamp,
         membership::{SwarmRecord, Swarms},
     },
     transport::{CloseCode, Closed, Connection, Endpoint, TransportError},
-    wire::{Admitted, Credential, JoinRequest, PeerId, PeersTold, Refusal, SwarmId},
+    wire::{Admitted, Credential, DemandAsked, DemandTold, JoinRequest, PeerId, PeersTold, Refusal, SwarmId},
 };
 
 /// Messages that wait for the actor.
 const MESSAGES_MAX: usize = 256;
-/// Connections at most, strangers included: workers that an aggregator serves (DESIGN 4).
-const LINKS_MAX: usize = 256;
 /// Arrivals that have not introduced themselves yet: each may keep a window full of bytes.
 const ARRIVALS_MAX: usize = 64;
 
@@ -66,6 +61,10 @@ pub(super) enum Message {
     Renew(PeerId, Box<Credential>, oneshot::Sender<Result<Box<Admitted>, Refusal>>),
     /// A member asks who else is there.
     PeersAsked(PeerId, oneshot::Sender<PeersTold>),
+    /// A member asks who has work.
+    DemandAsked(PeerId, DemandAsked, oneshot::Sender<DemandTold>),
+    /// A member has work, or none any more.
+    DemandTold(PeerId, DemandTold),
     /// A member leaves a swarm of ours.
     LeftSwarm(PeerId, SwarmId),
     /// Somebody announces itself on the LAN, or no more.
@@ -99,6 +98,8 @@ enum Event {
     Told(SocketAddr, PeersTold),
     /// The founder knows, or is not here: a swarm can be forgotten.
     Leaving(SwarmId, SwarmAnswer, oneshot::Sender<Result<SwarmAnswer, SwarmsError>>),
+    /// Demand, as a neighbour tells on this link.
+    Heard(PeerId, u64, Result<DemandTold, AskError>),
     Nothing,
 }
 
@@ -115,6 +116,7 @@ pub(super) struct Mesh {
     links: BTreeMap<PeerId, Link>,
     next_link: u64,
     dialer: Dialer,
+    around: Around,
     sighted: BTreeMap<String, Vec<SocketAddr>>,
     disk: Disk,
     worker: WorkerHandle,
@@ -133,6 +135,8 @@ pub(super) struct Start {
     pub(super) disk: Disk,
     pub(super) worker: WorkerHandle,
     pub(super) aggregator: AggregatorHandle,
+    pub(super) signals: Signals,
+    pub(super) part: Part,
     pub(super) seed: u64,
 }
 
@@ -146,8 +150,9 @@ impl Mesh {
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
     ) -> Result<MeshHandle, NodeError> {
-        let Start { key, boot, endpoint, disk, worker, aggregator, seed } = start;
-        let ((records, _), met) = disk.call(|store| Ok((store.swarms()?, store.met()?))).await?;
+        let Start { key, boot, endpoint, disk, worker, aggregator, signals, part, seed } = start;
+        let ((records, _), met, starts) =
+            disk.call(|store| Ok((store.swarms()?, store.met()?, store.begin()?))).await?;
         let mut swarms = Swarms::default();
         for record in records {
             if let Err(error) = swarms.put(record) {
@@ -157,6 +162,7 @@ impl Mesh {
         let me = endpoint.peer_id();
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let desk = Rc::new(Desk::new(aggregator.clone(), sender.clone()));
+        let around = Around::new(Neighbours::new(key.clone(), part, starts, !seed));
         let mut actor = Self {
             key,
             me,
@@ -166,6 +172,7 @@ impl Mesh {
             links: BTreeMap::new(),
             next_link: 0,
             dialer: Dialer::new(me, seed),
+            around,
             sighted: BTreeMap::new(),
             disk,
             worker,
@@ -181,25 +188,24 @@ impl Mesh {
             }
         }
         actor.learn_tickets();
-        tasks.spawn_local(actor.run(messages, cancelled));
+        tasks.spawn_local(actor.run(messages, signals, cancelled));
         Ok(MeshHandle(sender))
     }
 
     async fn run(
         mut self,
         mut messages: mpsc::Receiver<Message>,
+        mut signals: Signals,
         cancelled: CancellationToken,
     ) -> Result<(), NodeError> {
         let endpoint = Rc::clone(&self.endpoint);
         loop {
-            self.dial();
-            // What may not be dialled is not due either, or this would spin.
-            let deadline = self.dialer.next_deadline().filter(|_| self.may_dial());
-            let deadline = deadline.map(|at| self.begun + Duration::from_millis(at.as_ms()));
+            let deadline = self.settle().await;
             tokio::select! {
                 () = cancelled.cancelled() => return Ok(()),
                 message = messages.recv() => match message {
                     Some(Message::Leave(answer)) => {
+                        self.end_demand().await;
                         self.endpoint.close(CloseCode::Leaving);
                         self.endpoint.wait_idle().await;
                         let _ = answer.send(());
@@ -235,6 +241,13 @@ impl Mesh {
                         self.happened(event).await?;
                     }
                 }
+                Ok(()) = signals.demand.changed() => {
+                    let demand = signals.demand.borrow_and_update().clone();
+                    self.around.demands(self.now(), demand);
+                }
+                Ok(()) = signals.busy.changed() => {
+                    self.around.busy.clone_from(&signals.busy.borrow_and_update());
+                }
                 () = wait_until(deadline) => {}
             }
         }
@@ -257,7 +270,7 @@ impl Mesh {
         if !self.may_dial() {
             return;
         }
-        for (address, expected) in self.dialer.due(self.now()) {
+        for (address, expected) in self.dialer.due(self.now(), self.wanted()) {
             let (endpoint, greeting) = (Rc::clone(&self.endpoint), self.greeting());
             let not_met = Event::Met(Some(address), Err(MeetError::Panicked));
             self.tasks.spawn_local(caught(not_met, async move {
@@ -277,7 +290,16 @@ impl Mesh {
             Message::Renew(peer, credential, answer) => self.renew(peer, &credential, answer).await,
             Message::LeftSwarm(peer, swarm) => self.left(peer, swarm).await,
             Message::PeersAsked(peer, answer) => {
-                let _ = answer.send(self.peers_for(&peer));
+                let peers = self.around.machine.peers_for(self.now(), &peer);
+                let _ = answer.send(PeersTold { peers });
+                Ok(())
+            }
+            Message::DemandAsked(peer, asked, answer) => {
+                self.asked_for_demand(peer, asked, answer);
+                Ok(())
+            }
+            Message::DemandTold(peer, told) => {
+                self.told_demand(&peer, &told);
                 Ok(())
             }
             Message::Sighted(Sighting::Found { label, addresses }) => {
@@ -321,7 +343,10 @@ impl Mesh {
                         _ => Dialled::Failed,
                     };
                     tracing::debug!(%address, %error, "not met");
-                    self.dialer.ended(self.now(), &address, how);
+                    let expected = self.dialer.ended(self.now(), &address, how);
+                    if let Some(peer) = expected.filter(|peer| !self.dialer.is_trying(peer)) {
+                        self.around.machine.unreached(self.now(), &peer);
+                    }
                 } else {
                     tracing::debug!(%error, "an arrival was not met");
                 }
@@ -350,6 +375,10 @@ impl Mesh {
                 Ok(())
             }
             Event::Leaving(swarm, answer, waiting) => self.forget(swarm, answer, waiting).await,
+            Event::Heard(peer, link, answer) => {
+                self.heard(&peer, link, answer);
+                Ok(())
+            }
             Event::Nothing => Ok(()),
         }
     }

@@ -22,13 +22,13 @@ use super::{
     compute::SharedEngine,
     control::{Control, Facts},
     disk::Disk,
-    mesh::{Mesh, MeshHandle, Message as ToMesh, Start as MeshStart},
+    mesh::{Mesh, MeshHandle, Message as ToMesh, Signals, Start as MeshStart},
     worker::{Message as ToWorker, Start as WorkerStart, Worker, WorkerHandle},
 };
 use crate::{
     discovery::{Announce, BootstrapAddress, Interfaces, Mdns, Sightings},
     inference::ModelFolder,
-    proto::{Origin, Worker as WorkerId},
+    proto::{Origin, Part, Worker as WorkerId},
     store::{Identity, Store},
     transport::{Endpoint, Listen},
     wire::PeerId,
@@ -162,6 +162,7 @@ async fn run(
     let boot: [u8; 16] = entropy()?;
     let cancelled = CancellationToken::new();
     let mut actors = JoinSet::new();
+    let (signals, demand, busy) = Signals::new();
     let aggregator = Aggregator::start(
         AggregatorStart {
             own: WorkerId { peer, boot },
@@ -170,6 +171,7 @@ async fn run(
             engine: engine.clone(),
             threads: options.own_threads,
             first_attempt: u64::from(u32::from_le_bytes(entropy()?)) << 32,
+            demand,
             seed: u64::from_le_bytes(entropy()?),
         },
         &mut actors,
@@ -180,19 +182,20 @@ async fn run(
         disk: disk.clone(),
         engine,
         threads: options.lent_threads,
+        busy,
         seed: u64::from_le_bytes(entropy()?),
     };
     let worker = Worker::start(worker, &mut actors, cancelled.clone()).await?;
-    let seed = u64::from_le_bytes(entropy()?);
-    let (disk_of_mesh, worker_of_mesh) = (disk.clone(), worker.clone());
     let start = MeshStart {
         key,
         boot,
         endpoint,
-        disk: disk_of_mesh,
-        worker: worker_of_mesh,
+        disk: disk.clone(),
+        worker: worker.clone(),
         aggregator: aggregator.clone(),
-        seed,
+        signals,
+        part: Part { lends: options.lent_threads > 0, serves: false },
+        seed: u64::from_le_bytes(entropy()?),
     };
     let mesh = Mesh::start(start, &mut actors, cancelled.clone()).await?;
     let mdns = if options.mdns { announce(port, &mesh, &mut actors) } else { None };
@@ -205,22 +208,29 @@ async fn run(
     if ready.send((control, store_thread)).is_err() {
         return Err(NodeError::Ended);
     }
-    let ended = loop {
-        tokio::select! {
-            () = stop.cancelled() => break Ok(()),
-            // An actor ends early only where it can not go on; without it the node is none.
-            Some(result) = actors.join_next() => match result {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => break Err(error),
-                Err(_) => break Err(NodeError::Ended),
-            },
-        }
-    };
+    let ended = until_over(&stop, &mut actors).await;
     drain(&worker, &mesh, mdns).await;
     cancelled.cancel();
     drop((worker, mesh));
     while actors.join_next().await.is_some() {}
     ended
+}
+
+/// Until it is asked to end, or an actor ends early: without it the node is none.
+async fn until_over(
+    stop: &CancellationToken,
+    actors: &mut JoinSet<Result<(), NodeError>>,
+) -> Result<(), NodeError> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            Some(result) = actors.join_next() => match result {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(NodeError::Ended),
+            },
+        }
+    }
 }
 
 /// In order: nothing new is begun and what waits is given back or delivered; then nobody finds this node any more; then

@@ -4,16 +4,17 @@
 //! kept is on the disk before anything that relies on it leaves this actor.
 
 mod heartbeat;
+mod pull;
 mod windows;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use ed25519_dalek::SigningKey;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,21 +23,16 @@ use super::{
     NodeError,
     aggregator::{Speed, wait_until},
     ask::{ANSWER_WAIT, AskError, ask},
-    caught::caught,
     compute::{Compute, ComputeEvent, SharedEngine},
     disk::{Disk, DiskError},
 };
 use crate::{
-    inference::CHUNKER_VERSION,
     proto::{
         Backoff, Delivery, Grant, Item, ItemId, Queue, QueueCounts, QueueEffect, QueueEvent, Ran, Timestamp,
     },
     store::{LeasedJob, QueueWrite},
     transport::Connection,
-    wire::{
-        Budget, Done, Granted, Outcome, PULL_WAIT_MS_MAX, PeerId, PowerSource, Pull, REASON_BYTES_MAX,
-        Release, SwarmId, Withdrawn,
-    },
+    wire::{Done, Granted, Outcome, PeerId, REASON_BYTES_MAX, Release, SwarmId, Withdrawn},
 };
 
 /// Messages that wait for the actor.
@@ -57,6 +53,8 @@ pub(super) enum Message {
     Connected(PeerId, Connection),
     /// It can not any more.
     Disconnected(PeerId),
+    /// It has work from now on, or none any more.
+    Demand(PeerId, bool),
     /// Numbers for people.
     Counts(oneshot::Sender<WorkerCounts>),
     /// What is in the queue, for people.
@@ -97,6 +95,8 @@ struct Aggregator {
     connection: Connection,
     /// Which of the connections to this peer: a question on an earlier one says nothing about this.
     generation: u64,
+    /// It has said that it has work; it is asked for it only then.
+    has_work: bool,
     is_pulling: bool,
     failures: u32,
     /// Jobs in a row that this node could not run.
@@ -135,6 +135,7 @@ pub(super) struct Worker {
     rng: fastrand::Rng,
     counts: WorkerCounts,
     generation: u64,
+    busy: watch::Sender<BTreeSet<PeerId>>,
     pulls: BTreeMap<PeerId, AbortHandle>,
     draining: Option<(Instant, oneshot::Sender<()>)>,
 }
@@ -146,6 +147,8 @@ pub(super) struct Start {
     pub(super) engine: SharedEngine,
     /// Threads that compute for others; may be none.
     pub(super) threads: usize,
+    /// Where it says of whom it holds work.
+    pub(super) busy: watch::Sender<BTreeSet<PeerId>>,
     pub(super) seed: u64,
 }
 
@@ -159,7 +162,7 @@ impl Worker {
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
     ) -> Result<WorkerHandle, NodeError> {
-        let Start { key, disk, engine, threads, seed } = start;
+        let Start { key, disk, engine, threads, busy, seed } = start;
         let items = disk
             .call(|store| {
                 store.tidy_queue()?;
@@ -190,6 +193,7 @@ impl Worker {
             rng: fastrand::Rng::with_seed(seed),
             counts: WorkerCounts::default(),
             generation: 0,
+            busy,
             pulls: BTreeMap::new(),
             draining: None,
         };
@@ -225,6 +229,7 @@ impl Worker {
             self.end_empty_windows().await?;
             self.beat();
             self.pull();
+            self.say_busy();
             if self.is_drained() {
                 // A window that no thread has begun says nothing; what it held was not at fault.
                 let left = self.windows.keys().copied().collect();
@@ -245,7 +250,7 @@ impl Worker {
         let queue = self.queue.next_deadline().map(|at| self.begun + Duration::from_millis(at.as_ms()));
         let heartbeat = self.holds_any().then(|| self.beaten + HEARTBEAT);
         let pulls = self.wants_any().then(|| {
-            let resting = self.aggregators.values().filter(|aggregator| !aggregator.is_pulling);
+            let resting = self.aggregators.values().filter(|other| other.has_work && !other.is_pulling);
             resting.map(|aggregator| aggregator.not_before).min()
         });
         let drained = self.draining.as_ref().map(|(until, _)| *until);
@@ -266,15 +271,19 @@ impl Worker {
                 let not_before = Instant::now();
                 self.generation += 1;
                 let generation = self.generation;
-                let (is_pulling, failures, unfit) = (false, 0, 0);
+                let (has_work, is_pulling, failures, unfit) = (false, false, 0, 0);
                 let aggregator =
-                    Aggregator { connection, generation, is_pulling, failures, unfit, not_before };
+                    Aggregator { connection, generation, has_work, is_pulling, failures, unfit, not_before };
                 self.aggregators.insert(peer, aggregator);
                 self.tell(QueueEvent::Connected { aggregator: peer }).await
             }
             Message::Disconnected(peer) => {
                 self.aggregators.remove(&peer);
                 self.tell(QueueEvent::Disconnected { aggregator: peer }).await
+            }
+            Message::Demand(peer, has_work) => {
+                self.demand(&peer, has_work);
+                Ok(())
             }
             Message::Counts(answer) => {
                 let _ = answer.send(WorkerCounts {
@@ -380,43 +389,6 @@ impl Worker {
         self.queue.handle(self.now(), event, &mut effects);
         self.carry_out(effects, &jobs).await?;
         Ok(())
-    }
-
-    /// Asks every aggregator that is not being asked, where there is room.
-    fn pull(&mut self) {
-        let (tokens, jobs) = self.queue.wanted();
-        if jobs == 0 || self.draining.is_some() {
-            return;
-        }
-        let pull = Pull {
-            budget: Budget {
-                threads: u16::try_from(self.threads).unwrap_or(u16::MAX),
-                duty_permille: 1000,
-                tokens_per_s: self.speed.tokens_per_s(self.threads),
-                power: PowerSource::Unknown,
-                lasts_s: None,
-            },
-            models: vec![self.engine.folder().hash()],
-            chunker: CHUNKER_VERSION,
-            tokens,
-            jobs: u16::try_from(jobs).unwrap_or(u16::MAX),
-            wait_ms: PULL_WAIT_MS_MAX,
-        };
-        let now = Instant::now();
-        for (&peer, aggregator) in &mut self.aggregators {
-            if aggregator.is_pulling || aggregator.not_before > now {
-                continue;
-            }
-            aggregator.is_pulling = true;
-            let (connection, generation, pull) =
-                (aggregator.connection.clone(), aggregator.generation, pull.clone());
-            let wait = Duration::from_millis(u64::from(PULL_WAIT_MS_MAX)) + PULL_GRACE;
-            let missed = Answer::Pulled(peer, generation, Err(AskError::Nothing));
-            let task = self.tasks.spawn_local(caught(missed, async move {
-                Answer::Pulled(peer, generation, ask(&connection, &pull, wait).await)
-            }));
-            self.pulls.insert(peer, task);
-        }
     }
 
     async fn tell(&mut self, event: QueueEvent) -> Result<(), NodeError> {

@@ -15,10 +15,13 @@ pub enum CloseCode {
     Refused,
     /// The peer broke the protocol.
     Protocol,
+    /// The connection is not needed at the moment; to be dialled again when there is work.
+    Surplus,
 }
 
 impl CloseCode {
-    const ALL: [Self; 5] = [Self::Leaving, Self::Duplicate, Self::Full, Self::Refused, Self::Protocol];
+    const ALL: [Self; 6] =
+        [Self::Leaving, Self::Duplicate, Self::Full, Self::Refused, Self::Protocol, Self::Surplus];
 
     pub(super) const fn to_quic(self) -> VarInt {
         // 0 is what QUIC sends for a connection that was dropped without a word.
@@ -28,6 +31,7 @@ impl CloseCode {
             Self::Full => 3,
             Self::Refused => 4,
             Self::Protocol => 5,
+            Self::Surplus => 6,
         })
     }
 
@@ -95,11 +99,11 @@ mod tests {
     #[test]
     fn the_codes_are_frozen() {
         let codes = CloseCode::ALL.map(|code| code.to_quic().into_inner());
-        assert_eq!(codes, [1, 2, 3, 4, 5]);
+        assert_eq!(codes, [1, 2, 3, 4, 5, 6]);
         for code in CloseCode::ALL {
             assert_eq!(CloseCode::from_quic(code.to_quic()), Some(code));
         }
         assert_eq!(CloseCode::from_quic(VarInt::from_u32(0)), None);
-        assert_eq!(CloseCode::from_quic(VarInt::from_u32(6)), None);
+        assert_eq!(CloseCode::from_quic(VarInt::from_u32(7)), None);
     }
 }

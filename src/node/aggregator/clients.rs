@@ -34,6 +34,7 @@ impl Aggregator {
             } else if self.jobs.len() < LEDGER_JOBS_MAX {
                 let tokens = estimated_tokens(&spec.text);
                 self.jobs.insert(key, Asked::new(spec, client, swarm));
+                self.jobs_said = None;
                 self.tell(LedgerEvent::Submit { job: key, swarm, tokens });
             } else {
                 refused.push(spec);
@@ -49,7 +50,10 @@ impl Aggregator {
         for (job, remains) in remains {
             match remains {
                 Remains::Same => {}
-                Remains::Moved(swarm) => self.tell(LedgerEvent::Move { job, swarm }),
+                Remains::Moved(swarm) => {
+                    self.jobs_said = None;
+                    self.tell(LedgerEvent::Move { job, swarm });
+                }
                 Remains::Nobody => {
                     self.jobs.remove(&job);
                     self.tell(LedgerEvent::Cancel { job });

@@ -15,13 +15,13 @@ use crate::{
         worker::Message as ToWorker,
     },
     proto::{
-        Origin,
+        Origin, REACHED_LIFE,
         membership::{Decided, Role, Seen, Stranger, SwarmRecord},
     },
     transport::{CloseCode, Connection},
     wire::{
-        self, Admitted, Credential, JoinRequest, Message, NotAdmitted, PEERS_TOLD_MAX, PeerId, PeersTold,
-        Refusal, Refused, Renew, SwarmId,
+        self, Admitted, Credential, JoinRequest, Message, NotAdmitted, PEERS_TOLD_MAX, PeerAddress, PeerId,
+        PeersTold, Refusal, Refused, Renew, SwarmId,
     },
 };
 
@@ -131,6 +131,7 @@ impl Mesh {
     async fn set_swarms(&mut self, peer: PeerId, swarms: Vec<SwarmId>) {
         let Some(link) = self.links.get(&peer) else { return };
         let (was_member, is_member) = (link.is_member(), !swarms.is_empty());
+        self.around.machine.changed(&peer, swarms.clone());
         link.standing.swarms.set(swarms);
         if was_member && !is_member {
             link.connection.close(CloseCode::Refused);
@@ -230,7 +231,8 @@ impl Mesh {
 
     pub(super) fn told(&mut self, teller: &SocketAddr, told: PeersTold) {
         let now = self.now();
-        for told in told.peers.into_iter().take(PEERS_TOLD_MAX) {
+        let lately = |told: &PeerAddress| Duration::from_secs(told.age_s.into()) <= REACHED_LIFE;
+        for told in told.peers.into_iter().take(PEERS_TOLD_MAX).filter(lately) {
             if crate::discovery::is_dialable(&told.address.ip(), &teller.ip()) {
                 self.dialer.learn(now, told.address, Some(told.peer), Origin::Told);
             }

@@ -21,7 +21,7 @@ use crate::{
         caught::caught,
         worker::Message as ToWorker,
     },
-    proto::{Dialled, Worker},
+    proto::{Dialled, Origin, Worker},
     transport::{CloseCode, Closed, Connection},
     wire::{Credential, PeerId, PeersAsked, PeersTold, SwarmId},
 };
@@ -132,6 +132,7 @@ impl Mesh {
         if let Some(before) = before.as_ref().filter(|_| swarms.is_empty()) {
             self.tell_worker(ToWorker::Disconnected(peer)).await;
             let _ = self.aggregator.0.send(ToAggregator::Left(before.standing.worker)).await;
+            self.around.machine.lost(self.now(), &peer, false);
         }
         let strangers = self.links.values().filter(|link| !link.is_member()).count();
         if swarms.is_empty() && strangers >= STRANGERS_MAX {
@@ -141,6 +142,7 @@ impl Mesh {
         self.ask_to_renew(&connection, &greeted.credentials);
         self.ask_to_join(&connection);
         let id = self.link(connection.clone(), greeted, swarms.clone());
+        let now = self.now();
         if swarms.is_empty() {
             self.tasks.spawn_local(async move {
                 tokio::time::sleep(STRANGER_STAYS).await;
@@ -153,9 +155,10 @@ impl Mesh {
             tracing::info!(peer = %peer.short(), %address, swarms = swarms.len(), "peer connected");
         }
         self.dialer.connected(peer);
-        if connection.dialled_by_us() {
-            self.disk.call(move |store| store.remember(&peer, address)).await?;
-        }
+        // Where it dialled from it listens too.
+        self.dialer.learn(now, address, Some(peer), Origin::Remembered);
+        self.around.machine.connected(now, peer, address, swarms, self.dialer.is_named(&peer));
+        self.disk.call(move |store| store.remember(&peer, address)).await?;
         self.tell_worker(ToWorker::Connected(peer, connection.clone())).await;
         self.tasks.spawn_local(async move {
             let told = ask::<_, PeersTold>(&connection, &PeersAsked {}, ANSWER_WAIT).await;
@@ -196,8 +199,12 @@ impl Mesh {
         }
         let Some(link) = self.links.remove(&peer) else { return Ok(()) };
         link.service.abort();
-        let was_member = link.is_member();
-        self.dialer.lost(self.now(), &peer);
+        let (now, was_member) = (self.now(), link.is_member());
+        self.dialer.lost(now, &peer);
+        let let_go = self.around.machine.lost(now, &peer, closed == Closed::ByPeer(CloseCode::Leaving));
+        if let_go || closed == Closed::ByPeer(CloseCode::Surplus) {
+            self.dialer.rest(now, &peer);
+        }
         if !was_member {
             return Ok(());
         }

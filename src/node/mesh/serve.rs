@@ -16,8 +16,9 @@ use crate::{
     proto::Worker,
     transport::{Connection, Exchange, TransportError},
     wire::{
-        self, Deliver, Done, FrameError, HOLDING_MAX, Heartbeat, JoinRequest, LeaveSwarm, MODELS_MAX,
-        Message, PeerId, PeersAsked, Pull, RefusalReason, Refused, Release, Renew,
+        self, ADVERTS_TOLD_MAX, Deliver, DemandAsked, DemandTold, Done, FrameError, HOLDING_MAX, Heartbeat,
+        JoinRequest, LeaveSwarm, MODELS_MAX, Message, PeerId, PeersAsked, Pull, RefusalReason, Refused,
+        Release, Renew,
     },
 };
 
@@ -157,6 +158,19 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool)
             let (PeersAsked {}, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());
             tell(&desk.mesh, ToMesh::PeersAsked(peer, sender)).await?;
             encoded(&answered.await.map_err(|_| leaving())?)
+        }
+        DemandAsked::KIND => {
+            let (asked, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());
+            tell(&desk.mesh, ToMesh::DemandAsked(peer, asked, sender)).await?;
+            encoded(&answered.await.map_err(|_| leaving())?)
+        }
+        DemandTold::KIND => {
+            let told: DemandTold = wire::decode(frame)?;
+            if told.adverts.len() > ADVERTS_TOLD_MAX {
+                return Err(Failure::Refused(RefusalReason::Wrong, 0));
+            }
+            tell(&desk.mesh, ToMesh::DemandTold(peer, told)).await?;
+            encoded(&Done {})
         }
         LeaveSwarm::KIND => {
             let LeaveSwarm { swarm } = wire::decode(frame)?;

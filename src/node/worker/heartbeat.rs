@@ -1,6 +1,9 @@
 //! Signs of life to whoever lent us something, and what of it we hold.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use super::{Answer, HEARTBEAT, Worker};
 use crate::{
@@ -29,6 +32,18 @@ impl Worker {
         if let Some((connection, heartbeat)) = alone.and_then(|item| self.heartbeat(&item.aggregator)) {
             let _: Result<Withdrawn, _> = ask(&connection, &heartbeat, ANNOUNCE_WAIT).await;
         }
+    }
+
+    /// The mesh keeps connections to those whose work is here, and finds those that are not connected.
+    pub(super) fn say_busy(&self) {
+        let held: BTreeSet<PeerId> = self.queue.aggregators().into_iter().collect();
+        self.busy.send_if_modified(|before| {
+            let is_new = *before != held;
+            if is_new {
+                *before = held;
+            }
+            is_new
+        });
     }
 
     pub(super) fn beat(&mut self) {

@@ -1,0 +1,389 @@
+//! The book of demand: which aggregators have work, as they signed it, and where they were reached (DESIGN 4).
+//!
+//! Deliberately absent: whom to ask and to dial; see `neighbours`. What is wrong, old, of a swarm that the teller does not
+//! share with us, or of somebody whom nobody has reached lately, is not taken in; so nothing of that is passed on.
+
+use std::{collections::BTreeMap, time::Duration};
+
+// Only the type: no socket is opened here.
+use core::net::SocketAddr;
+
+use super::Timestamp;
+use crate::wire::{
+    ADVERT_ADDRESSES_MAX, ADVERTS_TOLD_MAX, Advert, Demand, DemandTold, PeerId, Reached, Signed, SwarmId,
+};
+
+/// Adverts that are kept at most; the oldest make room.
+pub(super) const ADVERTS_MAX: usize = 128;
+/// Nobody believes an advert that is older: its aggregator signs a new one three times as often while it has work.
+pub(super) const ADVERT_LIFE: Duration = Duration::from_secs(180);
+/// Nobody tells of a peer that nobody has reached for longer: else ghosts come back.
+pub const REACHED_LIFE: Duration = Duration::from_secs(600);
+
+/// Something of which an age was told, and when that was.
+#[derive(Clone, Copy, Debug)]
+struct Aged {
+    age_s: u32,
+    at: Timestamp,
+}
+
+impl Aged {
+    /// Its age by now, rounded up: whoever passes something on makes it no younger.
+    fn age_s(self, now: Timestamp) -> u32 {
+        let since = now.since(self.at).as_millis().div_ceil(1000);
+        self.age_s.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
+    }
+
+    fn is_within(self, now: Timestamp, life: Duration) -> bool {
+        u64::from(self.age_s(now)) <= life.as_secs()
+    }
+
+    fn ends(self, life: Duration) -> Timestamp {
+        let left = life.as_secs().saturating_sub(u64::from(self.age_s));
+        self.at.after(Duration::from_secs(left) + Duration::from_millis(1))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Heard {
+    demand: Demand,
+    paper: Signed,
+    age: Aged,
+    /// What this counts up to orders what is told.
+    version: u64,
+}
+
+/// The book.
+#[derive(Clone, Debug)]
+pub(super) struct Demands {
+    me: PeerId,
+    heard: BTreeMap<(PeerId, SwarmId), Heard>,
+    reached: BTreeMap<PeerId, Vec<(SocketAddr, Aged)>>,
+    version: u64,
+}
+
+impl Demands {
+    pub(super) fn new(me: PeerId) -> Self {
+        Self { me, heard: BTreeMap::new(), reached: BTreeMap::new(), version: 0 }
+    }
+
+    /// Grows with everything that there is to tell.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What this node itself demands, just signed.
+    pub(super) fn say(&mut self, now: Timestamp, demand: Demand, paper: Signed) {
+        self.put(now, self.me, demand, paper, 0);
+    }
+
+    /// Takes in an advert that a peer told of, who is at `at` and shares these swarms with us; whether it is news.
+    pub(super) fn hear(
+        &mut self,
+        now: Timestamp,
+        teller: &PeerId,
+        at: SocketAddr,
+        shared: &[SwarmId],
+        advert: &Advert,
+    ) -> bool {
+        let Advert { peer, paper, age_s, reached } = advert;
+        let within = |age_s: u32, life| Aged { age_s, at: now }.is_within(now, life);
+        if *peer == self.me || !within(*age_s, ADVERT_LIFE) {
+            return false;
+        }
+        let mut reached: Vec<Reached> = reached
+            .iter()
+            .take(ADVERT_ADDRESSES_MAX)
+            .filter(|r| within(r.age_s, REACHED_LIFE))
+            .copied()
+            .collect();
+        if peer == teller {
+            reached = vec![Reached { address: at, age_s: 0 }];
+        }
+        if reached.is_empty() {
+            return false;
+        }
+        // One that is known needs no second proof, and may have come by a shorter way.
+        if let Some(known) =
+            self.heard.iter_mut().find(|(key, known)| key.0 == *peer && known.paper == *paper)
+        {
+            let (key, known) = known;
+            if shared.contains(&key.1) {
+                if *age_s < known.age.age_s(now) {
+                    known.age = Aged { age_s: *age_s, at: now };
+                }
+                self.reached_at(now, *peer, &reached);
+            }
+            return false;
+        }
+        let Ok(demand) = paper.open::<Demand>(peer) else { return false };
+        let is_later = |known: &Heard| known.demand.serial < demand.serial;
+        if !shared.contains(&demand.swarm) || !self.heard.get(&(*peer, demand.swarm)).is_none_or(is_later) {
+            return false;
+        }
+        self.put(now, *peer, demand, paper.clone(), *age_s);
+        self.reached_at(now, *peer, &reached);
+        true
+    }
+
+    fn put(&mut self, now: Timestamp, peer: PeerId, demand: Demand, paper: Signed, age_s: u32) {
+        self.version += 1;
+        let heard = Heard { demand, paper, age: Aged { age_s, at: now }, version: self.version };
+        self.heard.insert((peer, demand.swarm), heard);
+        if self.heard.len() > ADVERTS_MAX {
+            let others = self.heard.iter().filter(|(key, _)| key.0 != self.me);
+            let oldest = others.max_by_key(|(_, heard)| heard.age.age_s(now)).map(|(key, _)| *key);
+            if let Some(oldest) = oldest {
+                self.heard.remove(&oldest);
+            }
+        }
+        self.tidy();
+    }
+
+    /// A peer was reached at these places. Counts only while there is an advert of it.
+    fn reached_at(&mut self, now: Timestamp, peer: PeerId, places: &[Reached]) {
+        if !self.heard.keys().any(|key| key.0 == peer) {
+            return;
+        }
+        let known = self.reached.entry(peer).or_default();
+        for place in places {
+            let age = Aged { age_s: place.age_s, at: now };
+            match known.iter_mut().find(|(address, _)| *address == place.address) {
+                Some((_, before)) if before.age_s(now) <= place.age_s => {}
+                Some((_, before)) => *before = age,
+                None => known.push((place.address, age)),
+            }
+        }
+        known.sort_by_key(|(address, age)| (age.age_s(now), *address));
+        known.truncate(ADVERT_ADDRESSES_MAX);
+    }
+
+    /// A peer is, or was until now, at the other end of a connection.
+    pub(super) fn met(&mut self, now: Timestamp, peer: PeerId, address: SocketAddr) {
+        self.reached_at(now, peer, &[Reached { address, age_s: 0 }]);
+    }
+
+    /// A peer has gone for good: what it wanted, it wants no more. That it has said so is still passed on.
+    pub(super) fn forget(&mut self, peer: &PeerId) {
+        self.heard.retain(|key, heard| key.0 != *peer || heard.demand.level == 0);
+        self.tidy();
+    }
+
+    /// Drops what is too old.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        let before = self.heard.len();
+        self.heard.retain(|_, heard| heard.age.is_within(now, ADVERT_LIFE));
+        if self.heard.len() < before {
+            self.tidy();
+        }
+    }
+
+    fn tidy(&mut self) {
+        let Self { heard, reached, .. } = self;
+        reached.retain(|peer, _| heard.keys().any(|key| key.0 == *peer));
+    }
+
+    /// When something becomes too old.
+    pub(super) fn next_expiry(&self) -> Option<Timestamp> {
+        self.heard.values().map(|heard| heard.age.ends(ADVERT_LIFE)).min()
+    }
+
+    /// Whether a peer has work for one of these swarms.
+    pub(super) fn has_work(&self, now: Timestamp, peer: &PeerId, swarms: &[SwarmId]) -> bool {
+        swarms.iter().any(|swarm| {
+            let heard = self.heard.get(&(*peer, *swarm));
+            heard.is_some_and(|heard| heard.demand.level > 0 && heard.age.is_within(now, ADVERT_LIFE))
+        })
+    }
+
+    /// Who has work for one of these swarms, and where it was reached, latest first.
+    pub(super) fn with_work(&self, now: Timestamp, swarms: &[SwarmId]) -> Vec<(PeerId, Vec<SocketAddr>)> {
+        let places = self.reached.iter().filter(|(peer, _)| self.has_work(now, peer, swarms));
+        let lately = |places: &[(SocketAddr, Aged)]| -> Vec<SocketAddr> {
+            let lately = places.iter().filter(|(_, age)| age.is_within(now, REACHED_LIFE));
+            lately.map(|(address, _)| *address).collect()
+        };
+        places.map(|(peer, places)| (*peer, lately(places))).filter(|(_, at)| !at.is_empty()).collect()
+    }
+
+    /// What is new of others since `after` for a peer that shares these swarms with us; `linked` says where a peer is
+    /// connected. What this node itself demands it says by [`Demands::tell_own`].
+    pub(super) fn tell(
+        &self,
+        now: Timestamp,
+        asker: &PeerId,
+        shared: &[SwarmId],
+        after: u64,
+        linked: impl Fn(&PeerId) -> Option<SocketAddr>,
+    ) -> Option<DemandTold> {
+        let is_for = |((peer, swarm), heard): &(&(PeerId, SwarmId), &Heard)| {
+            peer != asker && *peer != self.me && shared.contains(swarm) && heard.version > after
+        };
+        let mut new: Vec<_> = self.heard.iter().filter(is_for).collect();
+        new.sort_by_key(|(_, heard)| heard.version);
+        let mut told = DemandTold { upto: after, adverts: Vec::new() };
+        for (&(peer, _), heard) in new {
+            if told.adverts.len() == ADVERTS_TOLD_MAX {
+                break;
+            }
+            let age_s = heard.age.age_s(now);
+            let reached = self.places(now, &peer, linked(&peer));
+            if u64::from(age_s) <= ADVERT_LIFE.as_secs() && !reached.is_empty() {
+                told.upto = heard.version;
+                told.adverts.push(Advert { peer, paper: heard.paper.clone(), age_s, reached });
+            }
+        }
+        (!told.adverts.is_empty()).then_some(told)
+    }
+
+    /// What this node itself demands, for a peer that shares these swarms with us.
+    pub(super) fn tell_own(&self, now: Timestamp, shared: &[SwarmId]) -> Option<DemandTold> {
+        let own = self.heard.iter().filter(|((peer, swarm), _)| *peer == self.me && shared.contains(swarm));
+        let adverts: Vec<Advert> = own
+            .take(ADVERTS_TOLD_MAX)
+            .map(|(_, heard)| Advert {
+                peer: self.me,
+                paper: heard.paper.clone(),
+                age_s: heard.age.age_s(now),
+                reached: Vec::new(),
+            })
+            .collect();
+        (!adverts.is_empty()).then_some(DemandTold { upto: 0, adverts })
+    }
+
+    fn places(&self, now: Timestamp, peer: &PeerId, linked: Option<SocketAddr>) -> Vec<Reached> {
+        let known = self.reached.get(peer).into_iter().flatten();
+        let known =
+            known.filter(|(address, age)| Some(*address) != linked && age.is_within(now, REACHED_LIFE));
+        let known = known.map(|(address, age)| Reached { address: *address, age_s: age.age_s(now) });
+        let linked = linked.map(|address| Reached { address, age_s: 0 });
+        linked.into_iter().chain(known).take(ADVERT_ADDRESSES_MAX).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.heard.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ed25519_dalek::SigningKey;
+
+    use super::*;
+
+    fn key(n: u8) -> SigningKey {
+        SigningKey::from_bytes(&[n; 32])
+    }
+
+    fn id(n: u8) -> PeerId {
+        PeerId::from_bytes(key(n).verifying_key().to_bytes())
+    }
+
+    fn swarm(n: u8) -> SwarmId {
+        SwarmId::from_bytes([n; 32])
+    }
+
+    fn place(n: u16) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, 1], n))
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_ms(seconds * 1000)
+    }
+
+    fn advert(by: u8, of: u8, level: u8, serial: u64) -> Advert {
+        let paper = Signed::sign(&key(by), &Demand { swarm: swarm(of), level, serial });
+        Advert { peer: id(by), paper, age_s: 0, reached: vec![Reached { address: place(7), age_s: 5 }] }
+    }
+
+    fn hear(book: &mut Demands, seconds: u64, advert: &Advert) -> bool {
+        book.hear(at(seconds), &id(2), place(2), &[swarm(1)], advert)
+    }
+
+    #[test]
+    fn what_is_later_counts_and_an_end_is_no_demand() {
+        let mut book = Demands::new(id(1));
+        assert!(hear(&mut book, 0, &advert(3, 1, 9, 5)));
+        assert!(!hear(&mut book, 0, &advert(3, 1, 9, 5)), "known");
+        assert!(!hear(&mut book, 0, &advert(3, 1, 0, 4)), "earlier");
+        assert_eq!(book.with_work(at(0), &[swarm(1)]), [(id(3), vec![place(7)])]);
+        assert_eq!(book.with_work(at(0), &[swarm(2)]), []);
+        assert!(hear(&mut book, 1, &advert(3, 1, 0, 6)));
+        assert!(!book.has_work(at(1), &id(3), &[swarm(1)]));
+        assert!(!hear(&mut book, 1, &advert(3, 1, 9, 5)), "an echo from before the end");
+    }
+
+    #[test]
+    fn what_is_forged_foreign_old_or_unreached_is_not_taken_in() {
+        let mut book = Demands::new(id(1));
+        let right = advert(3, 1, 9, 5);
+        for wrong in [
+            Advert { peer: id(4), ..right.clone() },
+            Advert { age_s: 181, ..right.clone() },
+            Advert { reached: Vec::new(), ..right.clone() },
+            Advert { reached: vec![Reached { address: place(7), age_s: 601 }], ..right.clone() },
+            advert(3, 2, 9, 5),
+            advert(1, 1, 9, 5),
+        ] {
+            assert!(!hear(&mut book, 0, &wrong), "{wrong:?}");
+        }
+        assert_eq!(book.len(), 0);
+        assert!(hear(&mut book, 0, &right));
+        // The same paper by somebody who is not in that swarm tells us nothing new either.
+        let again = Advert { reached: vec![Reached { address: place(8), age_s: 0 }], ..right };
+        assert!(!book.hear(at(0), &id(2), place(2), &[swarm(2)], &again));
+        assert_eq!(book.with_work(at(0), &[swarm(1)]), [(id(3), vec![place(7)])]);
+    }
+
+    #[test]
+    fn ages_only_grow_on_the_way_and_end_it() {
+        let mut book = Demands::new(id(1));
+        hear(&mut book, 0, &Advert { age_s: 100, ..advert(3, 1, 9, 5) });
+        let tell = |book: &Demands, seconds| book.tell(at(seconds), &id(4), &[swarm(1)], 0, |_| None);
+        let told = tell(&book, 10).unwrap();
+        assert_eq!((told.adverts[0].age_s, told.adverts[0].reached[0].age_s), (110, 15));
+        // By another way it is younger; by a third it is not.
+        hear(&mut book, 10, &Advert { age_s: 20, ..advert(3, 1, 9, 5) });
+        hear(&mut book, 10, &Advert { age_s: 90, ..advert(3, 1, 9, 5) });
+        assert_eq!(tell(&book, 10).unwrap().adverts[0].age_s, 20);
+        assert!(tell(&book, 170).is_some());
+        assert_eq!(tell(&book, 171), None);
+        assert!(!book.has_work(at(171), &id(3), &[swarm(1)]));
+        assert_eq!(book.next_expiry(), Some(Timestamp::from_ms(170_001)));
+        book.expire(at(171));
+        assert_eq!((book.len(), book.reached.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_peer_is_told_what_is_new_to_it_of_swarms_that_it_is_in_and_not_of_itself() {
+        let mut book = Demands::new(id(1));
+        for by in 3..3 + ADVERTS_TOLD_MAX as u8 + 2 {
+            hear(&mut book, 0, &advert(by, 1, 9, 5));
+        }
+        let tell = |asker, swarms: &[SwarmId], after| book.tell(at(0), &asker, swarms, after, |_| None);
+        let first = tell(id(4), &[swarm(1)], 0).unwrap();
+        assert_eq!(first.adverts.len(), ADVERTS_TOLD_MAX);
+        assert!(first.adverts.iter().all(|advert| advert.peer != id(4)));
+        let rest = tell(id(4), &[swarm(1)], first.upto).unwrap();
+        assert_eq!(rest.adverts.len(), 1);
+        assert_eq!(tell(id(4), &[swarm(1)], rest.upto), None);
+        assert_eq!(tell(id(4), &[swarm(2)], 0), None);
+        assert_eq!(tell(id(4), &[], 0), None);
+    }
+
+    #[test]
+    fn the_book_is_bounded_and_keeps_its_own() {
+        let mut book = Demands::new(id(1));
+        let demand = Demand { swarm: swarm(1), level: 3, serial: 1 };
+        book.say(at(0), demand, Signed::sign(&key(1), &demand));
+        for by in 2..=255 {
+            hear(&mut book, 100 + u64::from(by), &advert(by, 1, 9, 5));
+        }
+        assert_eq!(book.len(), ADVERTS_MAX);
+        assert!(book.reached.len() <= ADVERTS_MAX);
+        let told = book.tell_own(at(100), &[swarm(1)]).unwrap();
+        assert_eq!((told.adverts.len(), told.adverts[0].peer), (1, id(1)));
+        assert_eq!(book.tell_own(at(100), &[swarm(2)]), None);
+    }
+}

@@ -1,0 +1,459 @@
+//! Which members to stay connected with, whom to ask for demand, whom to dial for work, and what to tell (DESIGN 4).
+//!
+//! Deliberately absent: addresses in general, which are the [`Dialer`](super::Dialer)'s, and sockets. A node without work
+//! keeps few links and sleeps: an aggregator tells its own demand to all its links, and each node hears of the others'
+//! from three. Which three changes with every answer, so that no circle keeps to itself for long.
+//!
+//! Whoever holds this machine hands every event in, then calls [`Neighbours::settle`] and carries out what it says.
+
+mod effects;
+mod links;
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+// Only the type: no socket is opened here.
+use core::net::SocketAddr;
+
+use ed25519_dalek::SigningKey;
+
+pub use effects::{Effect, Part};
+use links::Link;
+
+use super::{
+    Timestamp,
+    demand::{Demands, REACHED_LIFE},
+};
+use crate::wire::{
+    ADVERTS_TOLD_MAX, DEMAND_WAIT_MS_MAX, Demand, DemandTold, PEERS_TOLD_MAX, PeerAddress, PeerId, Signed,
+    SwarmId,
+};
+
+/// Connections to members at most: workers that an aggregator serves, nodes that a bootstrap node does.
+pub const LINKS_MAX: usize = 256;
+/// Links to members without work that an idle node keeps. A swarm of no more is wholly connected.
+pub const LINKS_IDLE_MAX: usize = 8;
+/// Below so many links a node dials. Lower than what it keeps, so that there is room for who comes later.
+const LINKS_LOW: usize = 5;
+/// Neighbours that are asked for demand at a time.
+const ASKED_MAX: usize = 3;
+/// Of these, nodes that this one's owner named: they know most, but may be wrong about it.
+const ASKED_NAMED_MAX: usize = 2;
+/// Aggregators that a worker dials, or works for after it has dialled them, at a time.
+const AGGREGATORS_MAX: usize = 4;
+/// A link that has brought no work for so long may go.
+const IDLE_LINK: Duration = Duration::from_secs(30);
+/// Longest wait before a worker dials who has work, so that not all come at once.
+const DIAL_SPREAD: Duration = Duration::from_millis(1500);
+/// For so long a dial for work may take.
+const DIAL_WAIT: Duration = Duration::from_secs(30);
+/// Before an aggregator that was not reached, or had nothing for us, is dialled for work again.
+const ASIDE: Duration = Duration::from_secs(60);
+/// Between two adverts of one demand that goes on.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
+/// Demand has ended when nothing has come for so long: documents come one after the other.
+const SAY_END: Duration = Duration::from_secs(2);
+/// Between two questions to a neighbour that had news.
+const ASK_GAP: Duration = Duration::from_secs(1);
+/// Before a neighbour is asked again that gave no answer.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// A node that knows more members than it is connected with tries another one so often, and up to twice as late: halves
+/// of a swarm that were apart find each other by it.
+const LOOK_AROUND: Duration = Duration::from_secs(600);
+/// Members of whom it is remembered where they were met.
+const MET_MAX: usize = 256;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    level: u8,
+    /// What the newest advert says, when it was signed, and as what.
+    said: u8,
+    signed: Timestamp,
+    serial: u64,
+    empty: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wish {
+    at: Timestamp,
+    until: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+struct Met {
+    address: SocketAddr,
+    swarms: Vec<SwarmId>,
+    at: Timestamp,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Neighbours {
+    key: SigningKey,
+    part: Part,
+    /// The swarms of this node.
+    swarms: Vec<SwarmId>,
+    links: BTreeMap<PeerId, Link>,
+    demands: Demands,
+    met: BTreeMap<PeerId, Met>,
+    own: BTreeMap<SwarmId, Own>,
+    serial: u64,
+    wishes: BTreeMap<PeerId, Wish>,
+    aside: BTreeMap<PeerId, Timestamp>,
+    look: Option<Timestamp>,
+    wanted: usize,
+    deadline: Option<Timestamp>,
+    rng: fastrand::Rng,
+}
+
+impl Neighbours {
+    /// A node that has just started, for the `start`th time: adverts of a later start are later ones.
+    pub fn new(key: SigningKey, part: Part, start: u32, seed: u64) -> Self {
+        let me = PeerId::from_bytes(key.verifying_key().to_bytes());
+        Self {
+            key,
+            part,
+            swarms: Vec::new(),
+            links: BTreeMap::new(),
+            demands: Demands::new(me),
+            met: BTreeMap::new(),
+            own: BTreeMap::new(),
+            serial: u64::from(start) << 32,
+            wishes: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            look: None,
+            wanted: 0,
+            deadline: None,
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    /// The swarms of this node are these.
+    pub fn joined(&mut self, swarms: Vec<SwarmId>) {
+        self.swarms = swarms;
+    }
+
+    /// A member is connected, by another connection perhaps than before. `named`: this node's owner gave its address.
+    pub fn connected(
+        &mut self,
+        now: Timestamp,
+        peer: PeerId,
+        address: SocketAddr,
+        swarms: Vec<SwarmId>,
+        named: bool,
+    ) {
+        self.met.remove(&peer);
+        self.wishes.remove(&peer);
+        self.demands.met(now, peer, address);
+        let link = Link {
+            swarms,
+            address,
+            named,
+            used: now,
+            busy: false,
+            demand: false,
+            asked: None,
+            ask_at: now,
+            cursor: 0,
+            told: BTreeMap::new(),
+            closing: false,
+        };
+        self.links.insert(peer, link);
+    }
+
+    /// What a member shares with us has changed.
+    pub fn changed(&mut self, peer: &PeerId, swarms: Vec<SwarmId>) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.swarms = swarms;
+        }
+    }
+
+    /// A member is not connected any more; `left`: it said goodbye. Says whether its link was let go by [`Effect::Close`].
+    pub fn lost(&mut self, now: Timestamp, peer: &PeerId, left: bool) -> bool {
+        let Some(link) = self.links.remove(peer) else { return false };
+        if left {
+            self.demands.forget(peer);
+        } else if !link.swarms.is_empty() {
+            self.demands.met(now, *peer, link.address);
+            self.met.insert(*peer, Met { address: link.address, swarms: link.swarms, at: now });
+            if self.met.len() > MET_MAX {
+                let first = self.met.iter().min_by_key(|(_, met)| met.at).map(|(peer, _)| *peer);
+                first.and_then(|first| self.met.remove(&first));
+            }
+        }
+        link.closing
+    }
+
+    /// We hold work of these peers, and of no others.
+    pub fn busy_with(&mut self, now: Timestamp, peers: &BTreeSet<PeerId>) {
+        for (peer, link) in &mut self.links {
+            let busy = peers.contains(peer);
+            if link.busy && !busy {
+                link.used = now;
+            }
+            link.busy = busy;
+        }
+    }
+
+    /// Work of this node's own waits, for members of the swarm; [`Demand::level_of`] its tokens.
+    pub fn wants(&mut self, now: Timestamp, swarm: SwarmId, level: u8) {
+        let own = self.own.entry(swarm).or_default();
+        own.level = level;
+        own.empty = match level {
+            0 => own.empty.or(Some(now)),
+            _ => None,
+        };
+    }
+
+    /// What a question for demand came to; nothing where there was no answer.
+    pub fn answered(&mut self, now: Timestamp, peer: &PeerId, told: Option<&DemandTold>) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let Some(asked) = link.asked.take() else { return };
+        let Some(told) = told else {
+            link.ask_at = now.after(ASK_AGAIN);
+            return;
+        };
+        link.cursor = told.upto;
+        let (address, swarms) = (link.address, link.swarms.clone());
+        let mut is_news = false;
+        for advert in told.adverts.iter().take(ADVERTS_TOLD_MAX) {
+            is_news |= self.demands.hear(now, peer, address, &swarms, advert);
+        }
+        // Whoever answers at once with nothing is not asked in a circle.
+        let gap = if is_news { ASK_GAP } else { Duration::from_millis(u64::from(DEMAND_WAIT_MS_MAX / 2)) };
+        if let Some(link) = self.links.get_mut(peer) {
+            link.ask_at = asked.after(gap).max(now);
+        }
+    }
+
+    /// A member says unasked what it itself demands.
+    pub fn told(&mut self, now: Timestamp, peer: &PeerId, told: &DemandTold) {
+        let Some(link) = self.links.get(peer) else { return };
+        for advert in told.adverts.iter().take(ADVERTS_TOLD_MAX).filter(|advert| advert.peer == *peer) {
+            self.demands.hear(now, peer, link.address, &link.swarms, advert);
+        }
+    }
+
+    /// What to tell a member that asks, once there is something.
+    pub fn tell(&self, now: Timestamp, peer: &PeerId, after: u64) -> Option<DemandTold> {
+        let link = self.links.get(peer)?;
+        let linked = |peer: &PeerId| self.links.get(peer).map(|link| link.address);
+        self.demands.tell(now, peer, &link.swarms, after, linked)
+    }
+
+    /// Grows with everything that there is to tell.
+    pub fn version(&self) -> u64 {
+        self.demands.version()
+    }
+
+    /// No address of an aggregator that was to be dialled answers.
+    pub fn unreached(&mut self, now: Timestamp, peer: &PeerId) {
+        if self.wishes.remove(peer).is_some() {
+            self.aside.insert(*peer, now.after(ASIDE));
+        }
+    }
+
+    /// Links that are to be dialled for, beyond what must be; as of the last [`Neighbours::settle`].
+    pub fn wanted(&self) -> usize {
+        self.wanted
+    }
+
+    /// When [`Neighbours::settle`] is due at the latest.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadline
+    }
+
+    /// Members that share a swarm with the asker and are connected, or were in the last 10 minutes.
+    pub fn peers_for(&mut self, now: Timestamp, asker: &PeerId) -> Vec<PeerAddress> {
+        let Some(shared) = self.links.get(asker).map(|link| &link.swarms) else { return Vec::new() };
+        let shares = |swarms: &[SwarmId]| swarms.iter().any(|swarm| shared.contains(swarm));
+        let links = self.links.iter().filter(|(peer, link)| *peer != asker && shares(&link.swarms));
+        let mut peers: Vec<PeerAddress> =
+            links.map(|(&peer, link)| PeerAddress { peer, address: link.address, age_s: 0 }).collect();
+        let lately = |met: &Met| now.since(met.at) <= REACHED_LIFE;
+        let met = self.met.iter().filter(|(peer, met)| *peer != asker && shares(&met.swarms) && lately(met));
+        let mut met: Vec<PeerAddress> = met
+            .map(|(&peer, met)| {
+                let age_s = now.since(met.at).as_millis().div_ceil(1000);
+                PeerAddress { peer, address: met.address, age_s: u32::try_from(age_s).unwrap_or(u32::MAX) }
+            })
+            .collect();
+        // Not the same ones to everybody: who is told dials them.
+        self.rng.shuffle(&mut peers);
+        self.rng.shuffle(&mut met);
+        peers.extend(met);
+        peers.truncate(PEERS_TOLD_MAX);
+        peers
+    }
+
+    /// This node is about to go: what it wanted, it wants no more. Nothing else is settled.
+    pub fn leaves(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        for own in self.own.values_mut() {
+            (own.level, own.empty) = (0, Some(Timestamp::default()));
+        }
+        self.say(now.after(SAY_END), out);
+    }
+
+    /// Adds what follows from all that was handed in. `known`: members that the dialler knows, or takes for such.
+    pub fn settle(&mut self, now: Timestamp, known: usize, out: &mut Vec<Effect>) {
+        self.demands.expire(now);
+        self.aside.retain(|_, until| *until > now);
+        self.say(now, out);
+        self.see_demand(now, out);
+        self.ask(now, out);
+        self.wish(now, out);
+        self.let_go(now, out);
+        self.count_wanted(now, known);
+        self.deadline = self.deadlines(now).min();
+    }
+
+    /// Signs what has changed or grown old, and tells it to all links that it is for.
+    fn say(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        for (&swarm, own) in &mut self.own {
+            let is_over = own.empty.is_some_and(|since| now >= since.after(SAY_END));
+            let is_due = match (own.level, own.said) {
+                (0, 0) => false,
+                (0, _) => is_over,
+                (_, 0) => true,
+                _ => now >= own.signed.after(SAY_AGAIN),
+            };
+            if is_due {
+                self.serial += 1;
+                (own.said, own.signed, own.serial) = (own.level, now, self.serial);
+                let demand = Demand { swarm, level: own.level, serial: self.serial };
+                self.demands.say(now, demand, Signed::sign(&self.key, &demand));
+                if own.level == 0 {
+                    // What was kept for this work is not needed any more.
+                    for link in self.links.values_mut() {
+                        link.used = link.used.max(now);
+                    }
+                }
+            }
+        }
+        for (&peer, link) in &mut self.links {
+            let mut news = false;
+            for (swarm, own) in self.own.iter().filter(|(swarm, _)| link.swarms.contains(swarm)) {
+                let before = link.told.get(swarm).copied();
+                // Who never heard of a demand needs not hear of its end.
+                if own.serial != before.unwrap_or(0) && (own.said > 0 || before.is_some()) {
+                    link.told.insert(*swarm, own.serial);
+                    news = true;
+                }
+            }
+            let told = news.then(|| self.demands.tell_own(now, &link.swarms)).flatten();
+            if let Some(told) = told.filter(|_| !link.closing) {
+                out.push(Effect::Tell { peer, told });
+            }
+        }
+        self.own.retain(|_, own| own.level > 0 || own.said > 0 || own.signed.after(SAY_AGAIN) > now);
+    }
+
+    fn has_own_demand(&self) -> bool {
+        self.own.values().any(|own| own.level > 0 || own.said > 0)
+    }
+
+    fn see_demand(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        for (&peer, link) in &mut self.links {
+            let demand = self.demands.has_work(now, &peer, &link.swarms);
+            if demand != link.demand {
+                (link.demand, link.used) = (demand, now);
+                out.push(Effect::Demand { peer, demand });
+            }
+        }
+    }
+
+    fn ask(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        loop {
+            let asked = self.links.values().filter(|link| link.asked.is_some());
+            let (all, named) =
+                asked.fold((0, 0), |(all, named), link| (all + 1, named + usize::from(link.named)));
+            if all >= ASKED_MAX {
+                return;
+            }
+            let is_free = |link: &Link| link.asked.is_none() && !link.closing && link.ask_at <= now;
+            let free: Vec<(PeerId, bool)> = self
+                .links
+                .iter()
+                .filter(|(_, link)| is_free(link))
+                .map(|(peer, link)| (*peer, link.named))
+                .collect();
+            let (of_named, others): (Vec<_>, Vec<_>) = free.into_iter().partition(|(_, named)| *named);
+            let from = if named < ASKED_NAMED_MAX && !of_named.is_empty() || others.is_empty() {
+                of_named
+            } else {
+                others
+            };
+            let Some(&(peer, _)) = self.rng.choice(&from) else { return };
+            let Some(link) = self.links.get_mut(&peer) else { return };
+            link.asked = Some(now);
+            out.push(Effect::Ask { peer, after: link.cursor });
+        }
+    }
+
+    /// Chooses whom to dial for work, and dials whose time has come.
+    fn wish(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        if !self.part.lends {
+            return;
+        }
+        let with_work: BTreeMap<PeerId, Vec<SocketAddr>> =
+            self.demands.with_work(now, &self.swarms).into_iter().collect();
+        let Self { wishes, aside, .. } = self;
+        wishes.retain(|peer, wish| {
+            let is_late = wish.until.is_some_and(|until| until <= now);
+            if is_late {
+                aside.insert(*peer, now.after(ASIDE));
+            }
+            !is_late && with_work.contains_key(peer)
+        });
+        let working = self.links.values().filter(|link| link.is_for_work(now)).count();
+        while working + self.wishes.len() < AGGREGATORS_MAX {
+            let is_free = |peer: &&PeerId| {
+                !self.links.contains_key(peer)
+                    && !self.wishes.contains_key(peer)
+                    && !self.aside.contains_key(peer)
+            };
+            let free: Vec<PeerId> = with_work.keys().filter(is_free).copied().collect();
+            let Some(&peer) = self.rng.choice(&free) else { break };
+            let wait = Duration::from_millis(self.rng.u64(0..=DIAL_SPREAD.as_millis() as u64));
+            self.wishes.insert(peer, Wish { at: now.after(wait), until: None });
+        }
+        for (&peer, wish) in &mut self.wishes {
+            if wish.until.is_none() && wish.at <= now {
+                wish.until = Some(now.after(DIAL_WAIT));
+                let addresses = with_work.get(&peer).cloned().unwrap_or_default();
+                out.push(Effect::Dial { peer, addresses });
+            }
+        }
+    }
+
+    fn deadlines(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
+        let own = self.own.values().filter_map(|own| match (own.level, own.said) {
+            (0, 0) => Some(own.signed.after(SAY_AGAIN)),
+            (0, _) => own.empty.map(|since| since.after(SAY_END)),
+            _ => Some(own.signed.after(SAY_AGAIN)),
+        });
+        let asking = self.links.values().filter(|link| link.asked.is_some()).count();
+        let later = |at: &Timestamp| *at > now;
+        let unasked = self.links.values().filter(|link| link.asked.is_none() && !link.closing);
+        let asks = unasked.map(|link| link.ask_at).filter(later).min().filter(|_| asking < ASKED_MAX);
+        let wishes = self.wishes.values().map(|wish| wish.until.unwrap_or(wish.at));
+        let resting = self.links.values().filter(|link| !link.busy && !link.closing);
+        let rests = resting.clone().map(|link| link.used.after(IDLE_LINK)).filter(later).min();
+        let is_crowded = resting.count() > self.links_kept() && !self.has_own_demand();
+        let few_work = self.links.values().any(|link| link.is_for_work(now) && !link.busy);
+        let rests = rests.filter(|_| is_crowded || few_work);
+        let look = self.look.filter(later);
+        own.chain(asks)
+            .chain(wishes)
+            .chain(rests)
+            .chain(look)
+            .chain(self.aside.values().copied())
+            .chain(self.demands.next_expiry())
+    }
+}

@@ -1,0 +1,239 @@
+//! One node among scripted neighbours.
+
+use super::*;
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+
+fn id(n: u8) -> PeerId {
+    PeerId::from_bytes(key(n).verifying_key().to_bytes())
+}
+
+fn place(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 4000))
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_ms(seconds * 1000)
+}
+
+const SWARM: SwarmId = SwarmId::from_bytes([1; 32]);
+const OTHER: SwarmId = SwarmId::from_bytes([2; 32]);
+
+fn node(lends: bool) -> Neighbours {
+    let mut node = Neighbours::new(key(1), Part { lends, serves: false }, 1, 7);
+    node.joined(vec![SWARM]);
+    node
+}
+
+fn settle(node: &mut Neighbours, seconds: u64) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    node.settle(at(seconds), 100, &mut effects);
+    effects
+}
+
+fn connect(node: &mut Neighbours, seconds: u64, peers: std::ops::RangeInclusive<u8>) {
+    for n in peers {
+        node.connected(at(seconds), id(n), place(n), vec![SWARM], false);
+    }
+}
+
+fn advert(by: u8, level: u8, serial: u64) -> crate::wire::Advert {
+    let paper = Signed::sign(&key(by), &Demand { swarm: SWARM, level, serial });
+    let reached = vec![crate::wire::Reached { address: place(by), age_s: 3 }];
+    crate::wire::Advert { peer: id(by), paper, age_s: 0, reached }
+}
+
+fn told(adverts: Vec<crate::wire::Advert>) -> DemandTold {
+    DemandTold { upto: 9, adverts }
+}
+
+fn asked(effects: &[Effect]) -> Vec<PeerId> {
+    effects.iter().filter_map(|e| if let Effect::Ask { peer, .. } = e { Some(*peer) } else { None }).collect()
+}
+
+fn closed(effects: &[Effect]) -> usize {
+    effects.iter().filter(|effect| matches!(effect, Effect::Close { .. })).count()
+}
+
+#[test]
+fn three_are_asked_and_an_empty_answer_lets_another_be_asked_but_not_in_a_circle() {
+    let mut node = node(true);
+    connect(&mut node, 0, 2..=6);
+    let first = asked(&settle(&mut node, 0));
+    assert_eq!(first.len(), 3);
+    assert_eq!(asked(&settle(&mut node, 1)), []);
+    node.answered(at(50), &first[0], Some(&told(Vec::new())));
+    assert_eq!(asked(&settle(&mut node, 50)).len(), 1);
+    // Those that answer at once with nothing rest.
+    let mut count = 0;
+    for _ in 0..100 {
+        let all: Vec<PeerId> = (2..=6).map(id).collect();
+        all.iter().for_each(|peer| node.answered(at(51), peer, Some(&told(Vec::new()))));
+        count += asked(&settle(&mut node, 51)).len();
+    }
+    assert!(count <= 5, "{count}");
+    assert!(node.next_deadline().is_some_and(|deadline| deadline > at(51)));
+}
+
+#[test]
+fn its_own_demand_is_told_to_all_links_of_the_swarm_and_so_is_its_end() {
+    let mut node = node(false);
+    connect(&mut node, 0, 2..=4);
+    node.connected(at(0), id(5), place(5), vec![OTHER], false);
+    settle(&mut node, 0);
+    let tells = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::Tell { .. })).count();
+    node.wants(at(1), SWARM, 12);
+    assert_eq!(tells(&settle(&mut node, 1)), 3);
+    assert_eq!(tells(&settle(&mut node, 2)), 0);
+    node.connected(at(2), id(6), place(6), vec![SWARM], false);
+    assert_eq!(tells(&settle(&mut node, 2)), 1, "whoever comes later");
+    assert_eq!(node.wanted(), LINKS_MAX - 5);
+    assert_eq!(tells(&settle(&mut node, 61)), 4, "before it grows old");
+    node.wants(at(70), SWARM, 0);
+    node.wants(at(71), SWARM, 3);
+    assert_eq!(tells(&settle(&mut node, 75)), 0, "a pause is no end");
+    node.wants(at(80), SWARM, 0);
+    assert_eq!(tells(&settle(&mut node, 81)), 0);
+    assert_eq!(node.next_deadline(), Some(at(82)));
+    assert_eq!(tells(&settle(&mut node, 82)), 4);
+    node.connected(at(83), id(7), place(7), vec![SWARM], false);
+    assert_eq!(tells(&settle(&mut node, 83)), 0, "who never heard of it needs no end");
+}
+
+#[test]
+fn who_has_work_is_dialled_after_a_while_four_at_a_time_and_not_again_at_once() {
+    let mut node = node(true);
+    connect(&mut node, 0, 2..=2);
+    settle(&mut node, 0);
+    node.answered(at(1), &id(2), Some(&told((10..16).map(|by| advert(by, 9, 1)).collect())));
+    let mut dialled = Vec::new();
+    for ms in (1000..4000).step_by(10) {
+        let mut effects = Vec::new();
+        node.settle(Timestamp::from_ms(ms), 100, &mut effects);
+        for effect in effects {
+            if let Effect::Dial { peer, addresses } = effect {
+                assert_eq!(addresses.len(), 1);
+                dialled.push((ms, peer));
+            }
+        }
+    }
+    assert_eq!(dialled.len(), AGGREGATORS_MAX);
+    assert!(dialled.iter().any(|(ms, _)| *ms > 1000), "not all at once: {dialled:?}");
+    // One is not reached, one is and has work: one more is dialled.
+    node.unreached(at(5), &dialled[0].1);
+    node.connected(at(5), dialled[1].1, place(99), vec![SWARM], false);
+    let effects = settle(&mut node, 5);
+    assert!(effects.contains(&Effect::Demand { peer: dialled[1].1, demand: true }));
+    let effects = settle(&mut node, 7);
+    let Some(Effect::Dial { peer, .. }) = effects.first() else { panic!("{effects:?}") };
+    assert!(dialled.iter().all(|(_, before)| before != peer));
+}
+
+#[test]
+fn who_lends_nothing_dials_nobody_for_work_but_hears_and_passes_on() {
+    let mut node = node(false);
+    connect(&mut node, 0, 2..=3);
+    node.connected(at(0), id(5), place(5), vec![OTHER], false);
+    settle(&mut node, 0);
+    node.answered(at(1), &id(2), Some(&told(vec![advert(10, 9, 1)])));
+    assert!(!settle(&mut node, 10).iter().any(|effect| matches!(effect, Effect::Dial { .. })));
+    let passed = node.tell(at(10), &id(3), 0).unwrap();
+    assert_eq!((passed.adverts.len(), passed.adverts[0].age_s), (1, 9));
+    assert_eq!(node.tell(at(10), &id(5), 0), None, "of another swarm");
+    assert_eq!(node.tell(at(10), &id(77), 0), None);
+    assert_eq!(node.tell(at(10), &id(3), passed.upto), None);
+}
+
+#[test]
+fn unasked_only_its_own_demand_is_heard() {
+    let mut node = node(true);
+    connect(&mut node, 0, 2..=2);
+    node.told(at(1), &id(2), &told(vec![advert(10, 9, 1), advert(2, 9, 1)]));
+    assert_eq!(settle(&mut node, 1)[0], Effect::Demand { peer: id(2), demand: true });
+    assert!(!settle(&mut node, 30).iter().any(|effect| matches!(effect, Effect::Dial { .. })));
+    node.lost(at(31), &id(2), true);
+    assert_eq!(node.version(), 1);
+    connect(&mut node, 32, 2..=2);
+    assert!(!settle(&mut node, 32).contains(&Effect::Demand { peer: id(2), demand: true }), "it had left");
+}
+
+#[test]
+fn links_that_bring_nothing_go_but_never_those_that_do() {
+    let mut node = node(true);
+    node.connected(at(0), id(100), place(100), vec![SWARM], true);
+    connect(&mut node, 0, 2..=13);
+    let busy = BTreeSet::from([id(2)]);
+    node.busy_with(at(0), &busy);
+    assert_eq!(closed(&settle(&mut node, 29)), 0);
+    assert_eq!(node.next_deadline(), Some(at(30)));
+    let effects = settle(&mut node, 30);
+    assert_eq!(closed(&effects), 4, "of 13, one works and eight stay");
+    for kept in [2, 100] {
+        assert!(!effects.contains(&Effect::Close { peer: id(kept) }));
+    }
+    assert_eq!(node.wanted(), 0);
+    // With work of its own it keeps what comes.
+    let mut node = self::node(false);
+    connect(&mut node, 0, 2..=30);
+    node.wants(at(0), SWARM, 1);
+    assert_eq!(closed(&settle(&mut node, 40)), 0);
+    node.wants(at(50), SWARM, 0);
+    assert_eq!(closed(&settle(&mut node, 52)), 0, "it has just ended");
+    assert_eq!(closed(&settle(&mut node, 82)), 21);
+    // A bootstrap node keeps all.
+    let mut node = Neighbours::new(key(1), Part { lends: false, serves: true }, 1, 7);
+    connect(&mut node, 0, 2..=100);
+    assert_eq!(closed(&settle(&mut node, 100)), 0);
+}
+
+#[test]
+fn a_small_swarm_is_wholly_connected_and_a_large_one_leaves_room() {
+    let mut node = node(true);
+    let wanted = |node: &mut Neighbours, known| {
+        node.settle(at(0), known, &mut Vec::new());
+        node.wanted()
+    };
+    assert_eq!(wanted(&mut node, 3), 8);
+    assert_eq!(wanted(&mut node, 100), 5);
+    connect(&mut node, 0, 2..=6);
+    assert_eq!(wanted(&mut node, 8), 3);
+    assert_eq!(wanted(&mut node, 100), 0);
+    // Seldom one more is tried, so that halves that were apart find each other.
+    let mut looks = 0;
+    for seconds in 0..6000 {
+        settle(&mut node, seconds);
+        looks += node.wanted();
+    }
+    assert!((5..=10).contains(&looks), "{looks}");
+}
+
+#[test]
+fn an_idle_node_sleeps() {
+    let mut node = node(true);
+    connect(&mut node, 0, 2..=5);
+    node.settle(at(0), 4, &mut Vec::new());
+    assert_eq!(node.next_deadline(), None, "the answers wake it");
+}
+
+#[test]
+fn those_that_were_met_are_told_of_with_their_age_until_ten_minutes() {
+    let mut node = node(true);
+    connect(&mut node, 0, 2..=4);
+    node.connected(at(0), id(5), place(5), vec![OTHER], false);
+    node.lost(at(10), &id(3), false);
+    node.lost(at(10), &id(4), true);
+    let told = |node: &mut Neighbours, seconds| {
+        let mut peers: Vec<_> =
+            node.peers_for(at(seconds), &id(2)).into_iter().map(|p| (p.peer, p.age_s)).collect();
+        peers.sort();
+        peers
+    };
+    assert_eq!(told(&mut node, 100), [(id(3), 90)], "not who left, nor of another swarm, nor itself");
+    assert_eq!(told(&mut node, 611), []);
+    connect(&mut node, 611, 4..=4);
+    assert_eq!(told(&mut node, 700), [(id(4), 0)]);
+    connect(&mut node, 700, 10..=80);
+    assert_eq!(told(&mut node, 700).len(), PEERS_TOLD_MAX);
+}
