@@ -19,7 +19,7 @@ mod swarms;
 mod worker;
 
 pub use crate::{
-    discovery::{BootstrapAddress, own_addresses},
+    discovery::{BOOTSTRAP_PORT, BootstrapAddress, own_addresses},
     transport::free_port,
 };
 pub use aggregator::{

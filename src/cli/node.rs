@@ -138,8 +138,20 @@ pub(super) struct OwnNode {
 }
 
 impl OwnNode {
-    /// Starts one.
+    /// Starts one for as long as a command takes.
     pub(super) fn start(
+        context: &Context,
+        alone: Alone,
+        folder: ModelFolder,
+        threads: Threads,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> anyhow::Result<Self> {
+        Self::start_for(Duty::default(), context, alone, folder, threads, ended)
+    }
+
+    /// Starts one.
+    pub(super) fn start_for(
+        duty: Duty,
         context: &Context,
         alone: Alone,
         folder: ModelFolder,
@@ -148,7 +160,7 @@ impl OwnNode {
     ) -> anyhow::Result<Self> {
         let Alone { lock, mut store } = alone;
         let identity: Identity = context.identity()?;
-        let options = options(context, &mut store, threads)?;
+        let options = options(duty, context, &mut store, threads)?;
         let node = Node::start(store, &identity, folder, options, ended)?;
         let server = Server::start(node.control()?, place(context))?;
         Ok(Self { server, node, _lock: lock })
@@ -194,8 +206,20 @@ pub(super) struct Threads {
     pub(super) own: usize,
 }
 
+/// What a node is for beside this machine's own work.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Duty {
+    /// Others find each other through it.
+    pub(super) serves: bool,
+}
+
 /// How a node of this process takes part.
-fn options(context: &Context, store: &mut Store, threads: Threads) -> anyhow::Result<NodeOptions> {
+fn options(
+    duty: Duty,
+    context: &Context,
+    store: &mut Store,
+    threads: Threads,
+) -> anyhow::Result<NodeOptions> {
     let mut bootstrap = Vec::new();
     for text in context.config.bootstrap() {
         let address: BootstrapAddress =
@@ -204,7 +228,8 @@ fn options(context: &Context, store: &mut Store, threads: Threads) -> anyhow::Re
     }
     let (port, mdns) = (port(context, store)?, context.config.mdns());
     let (lent_threads, own_threads) = (threads.lent, threads.own);
-    Ok(NodeOptions { port, lent_threads, own_threads, mdns, bootstrap })
+    let serves = duty.serves;
+    Ok(NodeOptions { port, lent_threads, own_threads, mdns, bootstrap, serves })
 }
 
 /// The port that was set; else the one that this node has had from the beginning, so that tickets and peers that

@@ -12,13 +12,13 @@ use std::{
 use super::{
     context::{Bell, Context, FlagSetting, stop_on_signals},
     exit::Exit,
-    node::{Alone, OwnNode, Threads},
+    node::{Alone, Duty, OwnNode, Threads},
     talk,
 };
 use crate::{
     api::Client,
     inference::Stop,
-    node::find_model,
+    node::{BOOTSTRAP_PORT, find_model},
     store::{DirectoryLock, LockError},
 };
 
@@ -26,6 +26,7 @@ const EXAMPLES: &str = "\
 Examples:
   edge run                           compute for the members of our swarms, with every core
   edge run --threads 1 --port 4500   with one, on a port that a firewall lets through
+  edge run --bootstrap-node          where others of our swarms find each other
 
 Ctrl-C gives back what is not begun, delivers what is done, and ends.";
 
@@ -50,6 +51,9 @@ pub(super) struct Arguments {
     /// A node to go to first; may be given several times
     #[arg(long, value_name = "ID@HOST:PORT")]
     bootstrap: Vec<String>,
+    /// Be a node that others go to first: on UDP port 23343 and without lending, unless --port or --threads say otherwise
+    #[arg(long)]
+    bootstrap_node: bool,
 }
 
 impl Arguments {
@@ -61,6 +65,8 @@ impl Arguments {
         }
         if let Some(port) = self.port {
             settings.push(("network.port", "--port", port.to_string()));
+        } else if self.bootstrap_node {
+            settings.push(("network.port", "--bootstrap-node", BOOTSTRAP_PORT.to_string()));
         }
         if self.no_mdns {
             settings.push(("network.mdns", "--no-mdns", "false".into()));
@@ -73,7 +79,7 @@ impl Arguments {
 }
 
 /// Runs `edge run`.
-pub(super) fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<Exit> {
+pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Exit> {
     let stop = stop_on_signals()?;
     let mut bell = Bell::on_signals()?;
     let folder = find_model(context.config.model(), &context.config.data_dir())?;
@@ -84,7 +90,10 @@ pub(super) fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<E
     let alone = Alone { store: context.store(&lock)?, lock };
     let (swarms, _) = alone.store.swarms()?;
     let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let lent = context.config.lent_threads().unwrap_or_else(cores);
+    let lent = match arguments.threads {
+        None if arguments.bootstrap_node => 0,
+        _ => context.config.lent_threads().unwrap_or_else(cores),
+    };
     let is_over = Arc::new(AtomicBool::new(false));
     let ended = {
         let (is_over, rope) = (Arc::clone(&is_over), bell.rope()?);
@@ -94,7 +103,8 @@ pub(super) fn run(_arguments: &Arguments, context: &Context) -> anyhow::Result<E
         }
     };
     let threads = Threads { lent, own: context.threads() };
-    let node = OwnNode::start(context, alone, folder, threads, ended)?;
+    let duty = Duty { serves: arguments.bootstrap_node };
+    let node = OwnNode::start_for(duty, context, alone, folder, threads, ended)?;
     let names: Vec<String> = swarms.iter().map(|record| record.founding().name.to_string()).collect();
     let (id, port) = (context.identity()?.peer_id().short(), node.port());
     let threads = super::human::count(lent as u64, "thread");

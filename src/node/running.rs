@@ -54,6 +54,8 @@ pub struct NodeOptions {
     pub mdns: bool,
     /// Nodes whose addresses its owner gave.
     pub bootstrap: Vec<BootstrapAddress>,
+    /// Others find each other through it: it keeps all links.
+    pub serves: bool,
 }
 
 /// A running node. Dropping it drains it and waits.
@@ -194,7 +196,7 @@ async fn run(
         worker: worker.clone(),
         aggregator: aggregator.clone(),
         signals,
-        part: Part { lends: options.lent_threads > 0, serves: false },
+        part: Part { lends: options.lent_threads > 0, serves: options.serves },
         seed: u64::from_le_bytes(entropy()?),
     };
     let mesh = Mesh::start(start, &mut actors, cancelled.clone()).await?;

@@ -15,6 +15,7 @@ mod hosts;
 mod identities;
 mod kills;
 mod members;
+mod mesh;
 mod model;
 mod namespace;
 mod resume;
