@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     edge::{Running, assert_equal_outputs, lines},
-    host::{Family, Host, alone, swarm, write_documents},
+    host::{Family, Host, alone, swarm, wait_until, write_documents},
     namespace,
 };
 
@@ -68,12 +68,13 @@ fn an_aggregator_that_is_killed_goes_on_where_it_was() {
         let hosts = swarm(2);
         let (founder, worker) = (&hosts[0], &hosts[1]);
         write_documents(&founder.edge, 6);
-        let _lent = worker.start(&["run", "--threads", "1"]);
+        let _lent = worker.start(&["run", "--threads", "1", "-vv"]);
         worker.wait_for("listens on UDP port");
         let command = ["embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--threads", "1"];
+        let delivered = || worker.log().matches("delivered job=").count();
         for _ in 0..2 {
-            let embed = founder.start(&command);
-            founder.wait_for("chunks/s");
+            let (embed, before) = (founder.start(&command), delivered());
+            wait_until("delivery", || delivered() > before);
             drop(embed);
             assert!(!founder.edge.path("out.jsonl").exists(), "an output is whole or not there");
         }
