@@ -34,8 +34,8 @@ use crate::{
     inference::CHUNKER_VERSION,
     proto::{Attempt, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker},
     wire::{
-        ContentKey, Deliver, Delivered, Granted, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease, ModelHash,
-        PULL_WAIT_MS_MAX, Pull, SwarmId, Withdrawn,
+        ContentKey, Deliver, Delivered, Granted, HOLDING_MAX, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease,
+        ModelHash, PULL_WAIT_MS_MAX, Pull, SwarmId, Withdrawn,
     },
 };
 
@@ -283,6 +283,8 @@ impl Aggregator {
                         other => self.carry_out(other),
                     }
                 }
+                // Or it would not fit its frame; the next heartbeat brings the rest.
+                attempts.truncate(HOLDING_MAX);
                 let _ = answer.send(Withdrawn { attempts });
             }
             Message::Deliver(worker, swarms, deliver, answer) => {

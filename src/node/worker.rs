@@ -32,7 +32,9 @@ use crate::{
     },
     store::{LeasedJob, QueueWrite},
     transport::Connection,
-    wire::{Done, Granted, Outcome, PeerId, REASON_BYTES_MAX, Release, SwarmId, Withdrawn},
+    wire::{
+        Done, Granted, LEASES_PER_PULL_MAX, Outcome, PeerId, REASON_BYTES_MAX, Release, SwarmId, Withdrawn,
+    },
 };
 
 /// Messages that wait for the actor.
@@ -358,7 +360,11 @@ impl Worker {
             aggregator.is_pulling = false;
         }
         let leases = match answer {
-            Ok(Granted { leases }) => leases,
+            Ok(Granted { mut leases }) => {
+                // Beyond it nobody gives any who means well.
+                leases.truncate(LEASES_PER_PULL_MAX);
+                leases
+            }
             Err(_) if !is_current => return Ok(()),
             Err(error) => {
                 aggregator.failures = aggregator.failures.saturating_add(1);

@@ -113,8 +113,13 @@ impl Greeting {
 fn greeted(hello: Hello, shown: Introduction) -> Greeted {
     let mut program: String = hello.program.chars().filter(char::is_ascii_graphic).collect();
     program.truncate(PROGRAM_BYTES_MAX);
-    let mut credentials = shown.credentials;
-    credentials.truncate(CREDENTIALS_MAX);
+    // One a swarm: each is checked by signature.
+    let mut credentials: Vec<Credential> = Vec::new();
+    for credential in shown.credentials.into_iter().take(CREDENTIALS_MAX) {
+        if credentials.iter().all(|other| other.founding != credential.founding) {
+            credentials.push(credential);
+        }
+    }
     Greeted { boot: hello.boot, program, credentials }
 }
 
@@ -127,4 +132,30 @@ pub(super) async fn in_time(
     met: impl Future<Output = Result<(Connection, Greeted), MeetError>>,
 ) -> Result<(Connection, Greeted), MeetError> {
     tokio::time::timeout(GREETING_WAIT, met).await.unwrap_or(Err(MeetError::Late))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Founding;
+
+    #[test]
+    fn what_is_shown_many_times_is_looked_at_once() {
+        let hello = Hello { boot: [1; 16], program: "0.1\u{1b}[31m.0é".repeat(9), tags: Vec::new() };
+        let shown = |nonce| Credential {
+            founding: Founding {
+                founder: PeerId::from_bytes([3; 32]),
+                nonce: [nonce; 16],
+                name: "home".parse().unwrap(),
+            },
+            epoch: 0,
+            proof: None,
+        };
+        let mut credentials = vec![shown(1); CREDENTIALS_MAX - 1];
+        credentials.push(shown(2));
+        credentials.push(shown(3));
+        let Greeted { program, credentials, .. } = greeted(hello, Introduction { credentials });
+        assert_eq!(credentials, [shown(1), shown(2)]);
+        assert!(program.len() <= PROGRAM_BYTES_MAX && !program.contains('\u{1b}'));
+    }
 }

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::timeout;
+
 use super::{Answer, HEARTBEAT, Worker};
 use crate::{
     node::ask::{ANSWER_WAIT, ask},
@@ -30,7 +32,9 @@ impl Worker {
     pub(super) async fn announce_alone(&self, ids: &[ItemId]) {
         let alone = ids.iter().filter_map(|&id| self.queue.item(id)).find(|item| item.alone);
         if let Some((connection, heartbeat)) = alone.and_then(|item| self.heartbeat(&item.aggregator)) {
-            let _: Result<Withdrawn, _> = ask(&connection, &heartbeat, ANNOUNCE_WAIT).await;
+            // All of it: also a stream that is not granted, or a peer that does not read.
+            let asked = ask::<_, Withdrawn>(&connection, &heartbeat, ANNOUNCE_WAIT);
+            let _ = timeout(ANNOUNCE_WAIT, asked).await;
         }
     }
 
