@@ -380,6 +380,7 @@ impl From<DiskError> for Failure {
 
 impl From<SwarmsError> for Failure {
     fn from(error: SwarmsError) -> Self {
-        Self::usage(StatusCode::BAD_REQUEST, &error.to_string())
+        let text = error.to_string();
+        if error.is_usage() { Self::usage(StatusCode::BAD_REQUEST, &text) } else { Self::internal(&text) }
     }
 }

@@ -43,7 +43,7 @@ impl Exit {
 }
 
 fn is_usage(error: &(dyn std::error::Error + 'static)) -> bool {
-    let is_swarms = matches!(error.downcast_ref(), Some(other) if !matches!(other, SwarmsError::Entropy(_)));
+    let is_swarms = error.downcast_ref().is_some_and(SwarmsError::is_usage);
     let is_clients = matches!(error.downcast_ref(), Some(ClientError::Usage(_)));
     is_swarms || is_clients || error.is::<ConfigError>() || error.is::<UsageError>()
 }

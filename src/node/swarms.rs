@@ -222,6 +222,13 @@ pub enum SwarmsError {
     Told(String),
 }
 
+impl SwarmsError {
+    /// Whether whoever asked should ask for something else; otherwise the machine would not.
+    pub fn is_usage(&self) -> bool {
+        !matches!(self, Self::Entropy(_) | Self::Membership(MembershipError::ClockUnset))
+    }
+}
+
 /// What is to be kept.
 #[derive(Debug)]
 pub enum Change {

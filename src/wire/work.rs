@@ -304,7 +304,7 @@ mod tests {
         };
         assert_eq!(
             hex(wire::encode(&pull)),
-            format!("011004f403b81702013c01{}804014a8c301", "02".repeat(32))
+            format!("011004f403b81702013c01{}01804014a8c301", "02".repeat(32))
         );
         let granted = Granted { leases: vec![lease("hi".into())] };
         let [one, two, three, four] = ["01", "02", "03", "04"].map(|byte| byte.repeat(32));

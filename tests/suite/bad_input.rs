@@ -320,7 +320,8 @@ fn a_read_only_disk_is_said() {
 #[test]
 fn a_file_that_changes_meanwhile_is_noticed() {
     let edge = Edge::new();
-    for n in 0..20 {
+    // More than is computed before results are first stored.
+    for n in 0..60 {
         edge.document(format!("{n:02}.txt"), prose(n, 2_000));
     }
     let last = edge.document("zz.txt", prose(99, 2_000));
@@ -341,8 +342,8 @@ fn a_file_that_changes_meanwhile_is_noticed() {
     fs::write(&last, prose(98, 2_000)).unwrap();
     run.wait().expect(1, &["failed docs/zz.txt: changed while it was read; run the same command again"]);
     let lines = lines(&fs::read_to_string(edge.path("out.jsonl")).unwrap());
-    assert_eq!(paths(&lines).len(), 20);
-    edge.run(["embed", "docs", "-o", "out.jsonl"]).expect(0, &["21 documents"]);
+    assert_eq!(paths(&lines).len(), 60);
+    edge.run(["embed", "docs", "-o", "out.jsonl"]).expect(0, &["61 documents"]);
 }
 
 #[test]

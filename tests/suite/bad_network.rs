@@ -67,7 +67,7 @@ fn a_bootstrap_host_that_does_not_resolve_is_named_and_the_node_goes_on() {
             let (edge, ticket) = founder();
             let id = edge.run(["id", "--identity", "other"]).expect(0, &[]).stdout;
             let bootstrap = format!("{}@nowhere.invalid:4601", id.trim());
-            edge.run(["run", "--bootstrap", "nowhere.invalid:4601"]).expect(2, &["ID@HOST:port"]);
+            edge.run(["run", "--bootstrap", "nowhere.invalid:4601"]).expect(2, &["ID@HOST:PORT"]);
             let begun = Instant::now();
             let running = serving(&edge, &["--bootstrap", &bootstrap]);
             edge.wait_for("", "nowhere.invalid");
@@ -223,8 +223,8 @@ fn a_data_directory_in_use_is_refused_by_name_and_left_alone() {
         let process = format!("process {} (edge run)", running.child.id());
         edge.run(["run"]).expect(4, &["in use by", &process, "--identity"]);
         edge.document("a.txt", "A text.");
-        edge.run(["embed", "docs", "-o", "out.jsonl", "--swarm", "home"]).expect(4, &["in use by", &process]);
-        assert!(!edge.path("out.jsonl").exists());
+        // What needs the directory goes through the node that has it.
+        edge.run(["embed", "docs", "-o", "out.jsonl", "--swarm", "home"]).expect(0, &["1 document"]);
         edge.run(["swarm", "join", &ticket, "--identity", "second"]).expect(0, &["joined home"]);
         ends_well(running);
     });
@@ -233,8 +233,9 @@ fn a_data_directory_in_use_is_refused_by_name_and_left_alone() {
 #[test]
 fn of_two_embeds_at_once_one_is_done_and_one_refused() {
     let edge = Edge::new();
-    for n in 0..6 {
-        edge.document(format!("{n}.txt"), prose(n + 1, 12_000));
+    // Longer than the second waits for the first to end.
+    for n in 0..16 {
+        edge.document(format!("{n:02}.txt"), prose(n + 1, 12_000));
     }
     let mut first = start(&edge, "first", &["embed", "docs", "-o", "first.jsonl"]);
     wait_until("store", || edge.store_file().exists() || !first.is_running());

@@ -224,7 +224,7 @@ fn a_detached_command_goes_on_alone() {
         let log = started.stderr.split_whitespace().last().unwrap().to_owned();
         move || fs::read_to_string(&log).unwrap_or_default()
     };
-    let wrong = edge.run(["embed", "docs", "-o", "x.jsonl", "--detach", "--chunk-tokens", "99999"]);
+    let wrong = edge.run(["embed", "docs", "-o", "x.jsonl", "--detach", "--chunk-tokens", "4096"]);
     // It is said here where it goes wrong at once, else in its log.
     let (code, here) = (wrong.code, wrong.stderr.clone());
     let log = said(wrong);
