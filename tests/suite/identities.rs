@@ -13,6 +13,8 @@ use crate::{
 };
 
 const IDENTITIES: usize = 10;
+/// Links that each of them has then.
+const LINKS_MIN: usize = 4;
 /// Longest that they may take to meet, on a machine with two cores and other things to do.
 const MEET_MAX: Duration = Duration::from_secs(20);
 
@@ -25,30 +27,35 @@ fn start(edge: &Edge, name: &str) -> Running {
 }
 
 #[test]
-fn ten_identities_on_one_machine_know_each_other_and_share_the_work() {
-    namespace::alone("identities::ten_identities_on_one_machine_know_each_other_and_share_the_work", || {
+fn ten_identities_on_one_machine_find_each_other_and_share_the_work() {
+    namespace::alone("identities::ten_identities_on_one_machine_find_each_other_and_share_the_work", || {
         let edge = Edge::new();
         let names: Vec<String> = (0..IDENTITIES).map(|n| format!("n{n}")).collect();
         let founder = &names[0];
         let run = |name: &str, arguments: &[&str]| edge.run([arguments, &["--identity", name]].concat());
         run(founder, &["swarm", "create", "home"]).expect(0, &["founded home"]);
         let ticket = run(founder, &["swarm", "invite", "home", "--uses", "9"]).expect(0, &[]).stdout;
-        let ids: Vec<String> =
-            names.iter().map(|name| run(name, &["id"]).expect(0, &[]).stdout.trim().to_owned()).collect();
         let mut lent = vec![start(&edge, founder)];
         for name in &names[1..] {
             run(name, &["swarm", "join", ticket.trim()]).expect(0, &["joined home"]);
         }
         let begun = Instant::now();
         lent.extend(names[1..].iter().map(|name| start(&edge, name)));
-        for (name, own) in names.iter().zip(&ids) {
-            for other in ids.iter().filter(|id| *id != own) {
-                edge.wait_for(name, &format!("peer connected peer={}", &other[..8]));
+        // An idle node keeps a few links, not one to each.
+        let links = |name: &str| {
+            let peers = run(name, &["peers", "--json"]).expect(0, &[]).stdout;
+            serde_json::from_str::<Value>(&peers).unwrap().as_array().unwrap().len()
+        };
+        let mut counts: Vec<usize>;
+        loop {
+            counts = names.iter().map(|name| links(name)).collect();
+            if counts.iter().all(|&count| count >= LINKS_MIN) {
+                break;
             }
+            assert!(begun.elapsed() < MEET_MAX, "{counts:?}");
+            std::thread::park_timeout(Duration::from_millis(20));
         }
-        let met = begun.elapsed();
-        println!("  ten identities had all met {met:?} after the second one's start");
-        assert!(met < MEET_MAX);
+        println!("  ten identities had {counts:?} links {:?} after the second one's start", begun.elapsed());
         // One of them asks now, the others compute.
         lent[0].signal("TERM");
         assert_eq!(lent[0].ended(), Some(0));

@@ -3,18 +3,23 @@
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::MetadataExt,
+    process::Stdio,
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::edge::{Edge, prose};
+use crate::edge::{Edge, Running, prose};
 
 #[test]
 fn a_second_command_says_who_is_first() {
     let edge = Edge::new();
-    edge.document("a.txt", prose(1, 60_000));
-    let mut run = edge.start(&["embed", "docs", "-o", "out.jsonl"]);
+    edge.document("a.txt", prose(1, 3_000));
+    edge.run(["id"]).expect(0, &[]);
+    // As long as nobody ends its input it works.
+    let mut command = edge.command();
+    command.args(["embed", "-", "-o", "out.jsonl"]).stdin(Stdio::piped());
+    let mut run = Running { child: command.spawn().unwrap() };
     while run.is_running() && !edge.store_file().exists() {
         std::thread::park_timeout(Duration::from_millis(2));
     }
