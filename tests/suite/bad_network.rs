@@ -131,7 +131,7 @@ fn clocks_that_are_wrong_by_years_stop_nobody() {
         edge.run(["swarm", "join", &ticket, "--identity", "late"]).expect(0, &["expired", "pending"]);
         ends_well(late);
         // They share the work all the same.
-        for n in 0..4 {
+        for n in 0..3 {
             edge.document(format!("{n}.txt"), prose(n + 1, 24_000));
         }
         let mut lent = Vec::new();

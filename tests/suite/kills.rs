@@ -22,7 +22,7 @@ const WAIT_MS: std::ops::Range<u64> = 0..1_500;
 /// Three of four kills wait so long for their victim to compute, if it does not yet.
 const IDLE_MAX: Duration = Duration::from_secs(2);
 /// Documents that are handed over at once.
-const DOCUMENTS: u64 = 6;
+const DOCUMENTS: u64 = 5;
 const EMBED: &[&str] = &["embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--threads", "1", "-v"];
 const LEND: &[&str] = &["run", "--threads", "1", "-v"];
 
