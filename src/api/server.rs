@@ -34,9 +34,10 @@ use super::{
     },
 };
 use crate::{
+    inference::CHUNKER_VERSION,
     node::{ClientAbout, Control, DiskError, NodeError, SwarmCommand, SwarmsError, place},
     proto::membership::Swarms,
-    wire::ContentKey,
+    wire::{ContentKey, JobSpec},
 };
 
 /// Bytes of a question: the keys of two million segments.
@@ -45,6 +46,7 @@ const QUESTION_BYTES_MAX: usize = 64 << 20;
 const TITLE_CHARACTERS_MAX: usize = 200;
 /// Longest time from a question's head to its answer: a sweep of a large store on an SD card takes long.
 const ANSWER_MAX: Duration = Duration::from_secs(300);
+const OTHER_VERSION: &str = "the running node is of another version than this command; start it anew";
 /// How long connections may take to end when the node ends.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
@@ -263,8 +265,7 @@ async fn swarms(State(desk): State<Desk>, Json(command): Json<SwarmCommand>) -> 
 
 async fn called(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {
     if headers.get(call::HEADER).is_none_or(|version| version != call::VERSION) {
-        let why = "the running node is of another version than this command; start it anew";
-        return Err(Failure::usage(StatusCode::UPGRADE_REQUIRED, why));
+        return Err(Failure::usage(StatusCode::UPGRADE_REQUIRED, OTHER_VERSION));
     }
     let call = postcard::from_bytes(&body)
         .map_err(|_| Failure::usage(StatusCode::BAD_REQUEST, "the question does not open"))?;
@@ -278,7 +279,14 @@ async fn answer(desk: &Desk, call: Call) -> Result<Answer, Failure> {
     let disk = desk.control.disk();
     Ok(match call {
         Call::Attach { .. } => attach(desk, call).await?,
-        Call::Submit { client, jobs } => desk.sessions.submit(client, jobs).await?,
+        Call::Submit { client, jobs } => {
+            let model = desk.control.folder().hash();
+            let is_ours = |job: &JobSpec| job.model == model && job.chunker == CHUNKER_VERSION;
+            if !jobs.iter().all(is_ours) {
+                return Err(Failure::usage(StatusCode::CONFLICT, OTHER_VERSION));
+            }
+            desk.sessions.submit(client, jobs).await?
+        }
         Call::Events { client, wait_ms } => desk.sessions.events(client, wait_ms).await,
         Call::Detach { client } => {
             if desk.sessions.remove(client).await {
