@@ -13,6 +13,7 @@ mod disk;
 mod local;
 mod mesh;
 mod models;
+mod pool;
 mod running;
 mod runs;
 mod swarms;

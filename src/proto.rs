@@ -17,7 +17,7 @@ mod time;
 
 pub use backoff::Backoff;
 pub use demand::REACHED_LIFE;
-pub use dial::{Dialer, Dialled, Origin, TARGETS_MAX};
+pub use dial::{Dialer, Dialled, Origin, TARGETS_MAX, Wanted};
 pub use ledger::{
     Attempt, Effect as LedgerEffect, Event as LedgerEvent, Holding, JOBS_MAX as LEDGER_JOBS_MAX, Ledger,
     LedgerCounts, Stage, Verdict, Worker,

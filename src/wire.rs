@@ -10,6 +10,7 @@ mod issued;
 mod job;
 mod join;
 mod meet;
+mod public;
 mod record;
 mod result;
 mod run;
@@ -28,9 +29,10 @@ pub use issued::{Delegation, Issued, IssuedError, Paper};
 pub use job::{Carry, ChunkOptions, Fence, JobSpec, Syntax};
 pub use join::{Admitted, JoinRequest, Refusal};
 pub use meet::{
-    CREDENTIALS_MAX, Hello, Introduction, LeaveSwarm, NotAdmitted, PEERS_TOLD_MAX, PROGRAM_BYTES_MAX,
-    PeerAddress, PeersAsked, PeersTold, Renew, TAGS,
+    CREDENTIALS_MAX, Delegated, Hello, Introduction, LeaveSwarm, NotAdmitted, PEERS_TOLD_MAX,
+    PROGRAM_BYTES_MAX, PeerAddress, PeersAsked, PeersTold, Renew, TAGS,
 };
+pub use public::{PUBLIC_SECRET, PUBLIC_SWARM};
 pub use record::{RecordError, open, seal};
 pub use result::{ChunkSpan, ResultError, SegmentResult, UNIT_NORM_TOLERANCE};
 pub use run::{Run, RunState};

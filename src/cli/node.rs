@@ -81,9 +81,10 @@ impl Seat {
                 match change {
                     Some(Change::Put(record)) => store.put_swarm(&record)?,
                     Some(Change::Remove(record)) => store.remove_swarm(&record.id())?,
+                    Some(Change::Public(bootstrap)) => store.put_public(bootstrap.as_deref())?,
                     None => {}
                 }
-                Ok(answer)
+                Ok(answer.with_public(store.public()?.is_some()))
             }
         }
     }
@@ -211,6 +212,8 @@ pub(super) struct Threads {
 pub(super) struct Duty {
     /// Others find each other through it.
     pub(super) serves: bool,
+    /// It is in the public pool.
+    pub(super) public: bool,
 }
 
 /// How a node of this process takes part.
@@ -221,15 +224,16 @@ fn options(
     threads: Threads,
 ) -> anyhow::Result<NodeOptions> {
     let mut bootstrap = Vec::new();
-    for text in context.config.bootstrap() {
+    let of_pool = if duty.public { store.public()?.unwrap_or_default() } else { Vec::new() };
+    for text in context.config.bootstrap().map(str::to_owned).chain(of_pool) {
         let address: BootstrapAddress =
             text.parse().map_err(|error| UsageError(format!("{text}: {error}")))?;
         bootstrap.push(address);
     }
     let (port, mdns) = (port(context, store)?, context.config.mdns());
     let (lent_threads, own_threads) = (threads.lent, threads.own);
-    let serves = duty.serves;
-    Ok(NodeOptions { port, lent_threads, own_threads, mdns, bootstrap, serves })
+    let Duty { serves, public } = duty;
+    Ok(NodeOptions { port, lent_threads, own_threads, mdns, bootstrap, serves, public })
 }
 
 /// The port that was set; else the one that this node has had from the beginning, so that tickets and peers that

@@ -54,6 +54,9 @@ pub(super) struct Arguments {
     /// Be a node that others go to first: on UDP port 23343 and without lending, unless --port or --threads say otherwise
     #[arg(long)]
     bootstrap_node: bool,
+    /// `public`: lend to the public pool too, for this run
+    #[arg(long, value_name = "public", value_parser = ["public"])]
+    swarm: Option<String>,
 }
 
 impl Arguments {
@@ -103,9 +106,11 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         }
     };
     let threads = Threads { lent, own: context.threads() };
-    let duty = Duty { serves: arguments.bootstrap_node };
+    let public = arguments.swarm.is_some() || alone.store.public()?.is_some();
+    let duty = Duty { serves: arguments.bootstrap_node, public };
     let node = OwnNode::start_for(duty, context, alone, folder, threads, ended)?;
-    let names: Vec<String> = swarms.iter().map(|record| record.founding().name.to_string()).collect();
+    let names = swarms.iter().map(|record| record.founding().name.to_string());
+    let names: Vec<String> = names.chain(public.then(|| "public".to_owned())).collect();
     let (id, port) = (context.identity()?.peer_id().short(), node.port());
     let threads = super::human::count(lent as u64, "thread");
     talk::say(&match names.is_empty() {

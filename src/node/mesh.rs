@@ -5,12 +5,14 @@
 //! tasks, which tell it what came of it.
 
 mod command;
+mod delegate;
 mod demand;
 mod doors;
 mod greet;
 mod judge;
 mod link;
 mod peers;
+mod public;
 mod serve;
 
 use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
@@ -44,7 +46,10 @@ use crate::{
         membership::{SwarmRecord, Swarms},
     },
     transport::{CloseCode, Closed, Connection, Endpoint, TransportError},
-    wire::{Admitted, Credential, DemandAsked, DemandTold, JoinRequest, PeerId, PeersTold, Refusal, SwarmId},
+    wire::{
+        Admitted, Credential, Delegated, DemandAsked, DemandTold, JoinRequest, PeerId, PeersTold, Refusal,
+        SwarmId,
+    },
 };
 
 /// Messages that wait for the actor.
@@ -65,6 +70,8 @@ pub(super) enum Message {
     DemandAsked(PeerId, DemandAsked, oneshot::Sender<DemandTold>),
     /// A member has work, or none any more.
     DemandTold(PeerId, DemandTold),
+    /// The founder says that this node may invite and admit.
+    Delegated(PeerId, Box<Delegated>),
     /// A member leaves a swarm of ours.
     LeftSwarm(PeerId, SwarmId),
     /// Somebody announces itself on the LAN, or no more.
@@ -95,7 +102,7 @@ enum Event {
     /// An answer to a request to join, or to be renewed.
     Admission(PeerId, SwarmId, Result<Box<Admitted>, AskError>),
     /// Other members, as the one at this address tells.
-    Told(SocketAddr, PeersTold),
+    Told(PeerId, SocketAddr, PeersTold),
     /// The founder knows, or is not here: a swarm can be forgotten.
     Leaving(SwarmId, SwarmAnswer, oneshot::Sender<Result<SwarmAnswer, SwarmsError>>),
     /// Demand, as a neighbour tells on this link.
@@ -117,6 +124,8 @@ pub(super) struct Mesh {
     next_link: u64,
     dialer: Dialer,
     around: Around,
+    /// Whether this node is in the public pool.
+    is_public: bool,
     sighted: BTreeMap<String, Vec<SocketAddr>>,
     disk: Disk,
     worker: WorkerHandle,
@@ -137,6 +146,7 @@ pub(super) struct Start {
     pub(super) aggregator: AggregatorHandle,
     pub(super) signals: Signals,
     pub(super) part: Part,
+    pub(super) is_public: bool,
     pub(super) seed: u64,
 }
 
@@ -150,7 +160,7 @@ impl Mesh {
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
     ) -> Result<MeshHandle, NodeError> {
-        let Start { key, boot, endpoint, disk, worker, aggregator, signals, part, seed } = start;
+        let Start { key, boot, endpoint, disk, worker, aggregator, signals, part, is_public, seed } = start;
         let ((records, _), met, starts) =
             disk.call(|store| Ok((store.swarms()?, store.met()?, store.begin()?))).await?;
         let mut swarms = Swarms::default();
@@ -173,6 +183,7 @@ impl Mesh {
             next_link: 0,
             dialer: Dialer::new(me, seed),
             around,
+            is_public,
             sighted: BTreeMap::new(),
             disk,
             worker,
@@ -258,12 +269,12 @@ impl Mesh {
     }
 
     fn greeting(&self) -> Greeting {
-        Greeting::new(self.me, self.boot, &self.swarms)
+        Greeting::new(self.me, self.boot, &self.swarms, self.is_public)
     }
 
     /// A node that is in no swarm dials nobody.
     fn may_dial(&self) -> bool {
-        self.swarms.iter().next().is_some() && self.links.len() < LINKS_MAX
+        (self.is_public || self.swarms.iter().next().is_some()) && self.links.len() < LINKS_MAX
     }
 
     fn dial(&mut self) {
@@ -288,6 +299,7 @@ impl Mesh {
         match message {
             Message::Join(peer, request, answer) => self.admit(peer, &request, answer).await,
             Message::Renew(peer, credential, answer) => self.renew(peer, &credential, answer).await,
+            Message::Delegated(peer, told) => self.delegated(peer, &told).await,
             Message::LeftSwarm(peer, swarm) => self.left(peer, swarm).await,
             Message::PeersAsked(peer, answer) => {
                 let peers = self.around.machine.peers_for(self.now(), &peer);
@@ -353,7 +365,7 @@ impl Mesh {
                 Ok(())
             }
             Event::Chosen(connection, greeted) => {
-                let swarms = self.judge(connection.peer(), &greeted.credentials).await?;
+                let swarms = self.shared(connection.peer(), &greeted.credentials, greeted.is_public).await?;
                 if let Some(before) = self.links.get(&connection.peer()) {
                     before.connection.close(CloseCode::Duplicate);
                 }
@@ -370,8 +382,8 @@ impl Mesh {
                 Ok(())
             }
             Event::Admission(peer, swarm, answer) => self.admission(peer, swarm, answer).await,
-            Event::Told(teller, told) => {
-                self.told(&teller, told);
+            Event::Told(teller, at, told) => {
+                self.told(&teller, &at, told);
                 Ok(())
             }
             Event::Leaving(swarm, answer, waiting) => self.forget(swarm, answer, waiting).await,

@@ -56,6 +56,8 @@ pub struct NodeOptions {
     pub bootstrap: Vec<BootstrapAddress>,
     /// Others find each other through it: it keeps all links.
     pub serves: bool,
+    /// It is in the public pool.
+    pub public: bool,
 }
 
 /// A running node. Dropping it drains it and waits.
@@ -196,6 +198,7 @@ async fn run(
         worker: worker.clone(),
         aggregator: aggregator.clone(),
         signals,
+        is_public: options.public,
         part: Part { lends: options.lent_threads > 0, serves: options.serves },
         seed: u64::from_le_bytes(entropy()?),
     };

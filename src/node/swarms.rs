@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
+use super::pool;
 use crate::{
     proto::membership::{
         BookError, FindError, InviteTerms, MembershipError, OwnInvite, Role, SwarmRecord, Swarms,
@@ -40,6 +41,13 @@ pub enum SwarmCommand {
         /// As an invite printed it.
         ticket: String,
     },
+    /// Lend this node to the public pool.
+    JoinPublic {
+        /// Nodes to go to first, as ID@HOST:PORT.
+        bootstrap: Vec<String>,
+    },
+    /// And no longer.
+    LeavePublic,
     /// Go.
     Leave {
         /// Which swarm.
@@ -95,6 +103,11 @@ pub enum SwarmAnswer {
     },
     /// This node is a member already, or asks until it is.
     Joining(SwarmView),
+    /// Whether this node is in the public pool now.
+    Public {
+        /// It is.
+        joined: bool,
+    },
     /// It is forgotten.
     Left(SwarmView),
     /// All swarms.
@@ -236,6 +249,8 @@ pub enum Change {
     Put(Box<SwarmRecord>),
     /// This record goes.
     Remove(Box<SwarmRecord>),
+    /// In the public pool, with these bootstrap addresses, or not.
+    Public(Option<Vec<String>>),
 }
 
 impl SwarmView {
@@ -304,6 +319,8 @@ pub fn decide(
             let view = SwarmView::of(&record);
             (put((!known).then_some(record)), SwarmAnswer::Joining(view))
         }
+        SwarmCommand::JoinPublic { bootstrap } => pool::join(bootstrap)?,
+        SwarmCommand::LeavePublic => (Some(Change::Public(None)), SwarmAnswer::Public { joined: false }),
         SwarmCommand::Leave { swarm } => {
             let record = swarms.find(&swarm)?;
             if !matches!(record.role(), Role::Pending | Role::Kicked) {
@@ -419,7 +436,7 @@ mod tests {
         match change {
             Some(Change::Put(record)) => swarms.put(*record).unwrap(),
             Some(Change::Remove(record)) => assert!(swarms.remove(&record.id()).is_some()),
-            None => {}
+            Some(Change::Public(_)) | None => {}
         }
         Ok(answer)
     }

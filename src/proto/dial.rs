@@ -45,6 +45,23 @@ pub enum Origin {
     Lan,
     /// A member told of it.
     Told,
+    /// A peer told of it that shares only the public pool with us.
+    Pool,
+}
+
+/// Links to dial for, beyond what must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// To members of closed swarms.
+    pub members: usize,
+    /// To peers of the public pool.
+    pub pool: usize,
+}
+
+impl From<usize> for Wanted {
+    fn from(members: usize) -> Self {
+        Self { members, pool: 0 }
+    }
 }
 
 /// How a dial ended.
@@ -73,6 +90,24 @@ struct Target {
     is_stranger: bool,
     /// It is dialled though no link is wanted.
     is_wished: bool,
+    /// Whoever lives there shares only the public pool with us.
+    is_pool: bool,
+}
+
+impl Target {
+    /// Whether it is one of those that are wanted; takes it off.
+    fn is_among(&self, wanted: &mut Wanted) -> bool {
+        // What announces itself, or was met in an earlier life, may be either.
+        let may_be_member = !self.is_pool;
+        let may_be_pool = self.is_pool || matches!(self.origin, Origin::Remembered | Origin::Lan);
+        let left = match wanted {
+            Wanted { members, .. } if may_be_member && *members > 0 => members,
+            Wanted { pool, .. } if may_be_pool && *pool > 0 => pool,
+            _ => return false,
+        };
+        *left -= 1;
+        true
+    }
 }
 
 /// The book of addresses.
@@ -81,6 +116,8 @@ pub struct Dialer {
     me: PeerId,
     targets: BTreeMap<SocketAddr, Target>,
     connected: BTreeSet<PeerId>,
+    /// Those of them that share only the public pool with us.
+    pool: BTreeSet<PeerId>,
     /// Peers that must be reached, whatever is wanted otherwise.
     needed: BTreeSet<PeerId>,
     rng: fastrand::Rng,
@@ -89,8 +126,8 @@ pub struct Dialer {
 impl Dialer {
     /// An empty book of this node.
     pub fn new(me: PeerId, seed: u64) -> Self {
-        let (connected, needed) = (BTreeSet::new(), BTreeSet::new());
-        Self { me, targets: BTreeMap::new(), connected, needed, rng: fastrand::Rng::with_seed(seed) }
+        let (connected, pool, needed) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        Self { me, targets: BTreeMap::new(), connected, pool, needed, rng: fastrand::Rng::with_seed(seed) }
     }
 
     /// Takes note of an address. One that is known is due at once where it announces itself anew.
@@ -127,6 +164,7 @@ impl Dialer {
             is_dialling: false,
             is_stranger: false,
             is_wished: false,
+            is_pool: origin == Origin::Pool,
         };
         self.targets.insert(address, target);
     }
@@ -168,8 +206,9 @@ impl Dialer {
 
     /// Peers that are members as far as is known, connected ones included.
     pub fn known(&self) -> usize {
-        let (mut peers, mut nodes, mut others) = (self.connected.clone(), BTreeSet::new(), 0);
-        for target in self.targets.values().filter(|target| !target.is_stranger) {
+        let members: BTreeSet<PeerId> = self.connected.difference(&self.pool).copied().collect();
+        let (mut peers, mut nodes, mut others) = (members, BTreeSet::new(), 0);
+        for target in self.targets.values().filter(|target| !target.is_stranger && !target.is_pool) {
             match (target.expected, target.node) {
                 (Some(peer), _) => {
                     peers.insert(peer);
@@ -196,10 +235,13 @@ impl Dialer {
 
     /// Addresses to dial now, and whom to expect there; they count as being dialled until [`Dialer::ended`]. At most
     /// `wanted` of them are such as need not be.
-    pub fn due(&mut self, now: Timestamp, wanted: usize) -> Vec<(SocketAddr, Option<PeerId>)> {
+    pub fn due(&mut self, now: Timestamp, wanted: impl Into<Wanted>) -> Vec<(SocketAddr, Option<PeerId>)> {
         let dialling = self.targets.values().filter(|target| target.is_dialling);
         let room = DIALS_MAX.saturating_sub(dialling.clone().count());
-        let mut wanted = wanted.saturating_sub(dialling.filter(|target| !self.is_needed(target)).count());
+        let mut wanted = wanted.into();
+        dialling.filter(|target| !self.is_needed(target)).for_each(|target| {
+            target.is_among(&mut wanted);
+        });
         let mut busy = self.busy();
         let is_ready = |target: &Target| {
             let is_connected = target.expected.is_some_and(|peer| self.connected.contains(&peer));
@@ -208,16 +250,15 @@ impl Dialer {
         let mut ready: Vec<SocketAddr> =
             self.targets.iter().filter(|(_, target)| is_ready(target)).map(|(at, _)| *at).collect();
         // Were all to begin with the lowest address, it would have all links.
-        if ready.len() > wanted.min(room) {
+        if ready.len() > wanted.members.saturating_add(wanted.pool).min(room) {
             self.rng.shuffle(&mut ready);
         }
         let mut due = Vec::new();
         for address in ready {
             let Some(target) = self.targets.get(&address) else { continue };
             let is_busy = target.node.is_some_and(|node| busy.contains(&node));
-            let is_needed = self.is_needed(target);
-            if due.len() < room && !is_busy && (is_needed || wanted > 0) {
-                wanted -= usize::from(!is_needed);
+            let has_room = due.len() < room && !is_busy;
+            if has_room && (self.is_needed(target) || target.is_among(&mut wanted)) {
                 let Some(target) = self.targets.get_mut(&address) else { continue };
                 target.is_dialling = true;
                 busy.extend(target.node);
@@ -228,16 +269,19 @@ impl Dialer {
     }
 
     /// When [`Dialer::due`] has something new at the earliest.
-    pub fn next_deadline(&self, wanted: usize) -> Option<Timestamp> {
+    pub fn next_deadline(&self, wanted: impl Into<Wanted>) -> Option<Timestamp> {
         let busy = self.busy();
         let dialling = self.targets.values().filter(|target| target.is_dialling);
         if dialling.clone().count() >= DIALS_MAX {
             return None;
         }
-        let is_wanted = dialling.filter(|target| !self.is_needed(target)).count() < wanted;
+        let mut wanted = wanted.into();
+        dialling.filter(|target| !self.is_needed(target)).for_each(|target| {
+            target.is_among(&mut wanted);
+        });
         let is_waiting = |target: &&Target| {
             !target.is_dialling
-                && (is_wanted || self.is_needed(target))
+                && (self.is_needed(target) || target.is_among(&mut wanted.clone()))
                 && target.expected.is_none_or(|peer| !self.connected.contains(&peer))
                 && target.node.is_none_or(|node| !busy.contains(&node))
         };
@@ -274,7 +318,7 @@ impl Dialer {
                 target.is_stranger = false;
                 target.not_before = now;
                 // It was met: it is worth more than what was only told.
-                if target.origin == Origin::Told {
+                if target.origin >= Origin::Told {
                     target.origin = Origin::Remembered;
                 }
                 self.connected.insert(peer);
@@ -310,9 +354,22 @@ impl Dialer {
         self.connected.insert(peer);
     }
 
+    /// What a connected peer shares with us: nothing but the public pool, or more.
+    pub fn shares(&mut self, peer: PeerId, only_pool: bool) {
+        if only_pool {
+            self.pool.insert(peer);
+        } else {
+            self.pool.remove(&peer);
+        }
+        for target in self.targets.values_mut().filter(|target| target.expected == Some(peer)) {
+            target.is_pool = only_pool;
+        }
+    }
+
     /// A peer is not connected any more; its addresses are due after a moment, so that both ends do not dial at once.
     pub fn lost(&mut self, now: Timestamp, peer: &PeerId) {
         self.connected.remove(peer);
+        self.pool.remove(peer);
         for target in self.targets.values_mut().filter(|target| target.expected == Some(*peer)) {
             target.not_before = now.after(AGAIN.wait(1, &mut self.rng));
         }
@@ -343,146 +400,4 @@ impl Dialer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ALL: usize = usize::MAX;
-
-    fn peer(n: u8) -> PeerId {
-        PeerId::from_bytes([n; 32])
-    }
-
-    fn address(n: u16) -> SocketAddr {
-        SocketAddr::from(([10, 0, 0, 1], n))
-    }
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_ms(seconds * 1000)
-    }
-
-    #[test]
-    fn a_member_rests_until_it_is_lost() {
-        let mut dialer = Dialer::new(peer(0), 1);
-        dialer.learn(at(0), address(1), None, Origin::Lan);
-        assert_eq!(dialer.due(at(0), ALL), [(address(1), None)]);
-        assert_eq!(dialer.due(at(0), ALL), [], "it is being dialled");
-        dialer.ended(at(1), &address(1), Dialled::Member(peer(1)));
-        assert_eq!(dialer.due(at(1000), ALL), []);
-        assert_eq!(dialer.next_deadline(ALL), None);
-        dialer.lost(at(1000), &peer(1));
-        assert_eq!(dialer.due(at(1010), ALL), [(address(1), Some(peer(1)))]);
-    }
-
-    #[test]
-    fn one_address_of_a_node_is_dialled_at_a_time() {
-        let mut dialer = Dialer::new(peer(0), 1);
-        dialer.sighted(at(0), 7, &[address(1), address(2)]);
-        dialer.sighted(at(0), 8, &[address(3)]);
-        assert_eq!(dialer.due(at(0), ALL), [(address(1), None), (address(3), None)]);
-        dialer.ended(at(1), &address(1), Dialled::Failed);
-        assert_eq!(dialer.due(at(1), ALL), [(address(2), None)], "the next one");
-        dialer.ended(at(2), &address(2), Dialled::Member(peer(1)));
-        assert_eq!(dialer.due(at(100), ALL), [], "the other one leads to the same peer");
-        dialer.ended(at(2), &address(3), Dialled::Stranger(peer(2)));
-        assert_eq!(dialer.due(at(100), ALL), []);
-    }
-
-    #[test]
-    fn strangers_are_left_alone_until_our_swarms_change() {
-        let mut dialer = Dialer::new(peer(0), 1);
-        dialer.learn(at(0), address(1), None, Origin::Lan);
-        dialer.due(at(0), ALL);
-        dialer.ended(at(0), &address(1), Dialled::Stranger(peer(1)));
-        dialer.learn(at(5), address(1), None, Origin::Lan);
-        assert_eq!(dialer.due(at(599), ALL), []);
-        dialer.retry_all(at(599));
-        assert_eq!(dialer.due(at(599), ALL), [(address(1), None)]);
-    }
-
-    #[test]
-    fn what_does_not_answer_is_tried_less_and_less_and_what_was_told_forgotten() {
-        let mut dialer = Dialer::new(peer(0), 1);
-        dialer.learn(at(0), address(1), Some(peer(1)), Origin::Told);
-        dialer.learn(at(0), address(2), Some(peer(2)), Origin::Bootstrap);
-        let (mut now, mut tries) = (0, 0);
-        while now < 10_000 {
-            for (address, _) in dialer.due(at(now), ALL) {
-                dialer.ended(at(now), &address, Dialled::Failed);
-                tries += 1;
-            }
-            now += 1;
-        }
-        assert!((20..400).contains(&tries), "{tries}");
-        assert!(!dialer.targets.contains_key(&address(1)));
-        assert!(dialer.targets.contains_key(&address(2)));
-    }
-
-    #[test]
-    fn no_more_are_dialled_than_are_wanted_but_those_that_must_be() {
-        let mut dialer = Dialer::new(peer(0), 1);
-        dialer.learn(at(0), address(1), Some(peer(1)), Origin::Bootstrap);
-        for n in 2..10 {
-            dialer.learn(at(0), address(n), Some(peer(n as u8)), Origin::Told);
-        }
-        assert_eq!(dialer.known(), 9);
-        assert_eq!(dialer.due(at(0), 0), [(address(1), Some(peer(1)))]);
-        assert_eq!(dialer.next_deadline(0), None);
-        assert_eq!(dialer.due(at(0), 2).len(), 2);
-        assert_eq!(dialer.due(at(0), 2).len(), 0, "two are being dialled");
-        let wished = (2..10).find(|n| !dialer.targets[&address(*n)].is_dialling).unwrap();
-        dialer.wish(at(5), peer(wished as u8), &[address(wished)]);
-        assert_eq!(dialer.due(at(5), 0), [(address(wished), Some(peer(wished as u8)))]);
-        assert!(dialer.is_trying(&peer(wished as u8)));
-        dialer.ended(at(6), &address(wished), Dialled::Failed);
-        assert!(!dialer.is_trying(&peer(wished as u8)));
-        assert!(dialer.is_named(&peer(1)) && !dialer.is_named(&peer(2)));
-    }
-
-    #[test]
-    fn whose_link_was_not_needed_rests_until_it_is_wished_for() {
-        let mut dialer = Dialer::new(peer(0), 1);
-        dialer.learn(at(0), address(1), Some(peer(1)), Origin::Told);
-        dialer.due(at(0), ALL);
-        dialer.ended(at(0), &address(1), Dialled::Member(peer(1)));
-        dialer.lost(at(9), &peer(1));
-        dialer.rest(at(9), &peer(1));
-        assert_eq!(dialer.due(at(600), ALL), []);
-        dialer.wish(at(600), peer(1), &[]);
-        assert_eq!(dialer.due(at(600), ALL), [(address(1), Some(peer(1)))]);
-    }
-
-    #[test]
-    fn who_was_met_once_is_tried_now_and_then() {
-        let mut dialer = Dialer::new(peer(0), 1);
-        for n in 0..40 {
-            dialer.learn(at(0), address(n), Some(peer(n as u8 + 1)), Origin::Remembered);
-        }
-        let (mut tries, mut now) = (0, 0);
-        while now < 86_400 {
-            for (address, _) in dialer.due(at(now), ALL) {
-                dialer.ended(at(now), &address, Dialled::Failed);
-                tries += u32::from(now > 43_200);
-            }
-            now += 1;
-        }
-        assert_eq!(dialer.targets.len(), SELDOM_MAX);
-        // 16 addresses, each 12 to 24 times in 12 hours.
-        assert!((190..=390).contains(&tries), "{tries}");
-    }
-
-    #[test]
-    fn the_book_is_bounded_and_keeps_what_its_owner_gave() {
-        let mut dialer = Dialer::new(peer(0), 1);
-        dialer.learn(at(0), address(1), None, Origin::Bootstrap);
-        for n in 0..2000 {
-            dialer.learn(at(0), address(100 + n), None, Origin::Told);
-        }
-        assert_eq!(dialer.targets.len(), TARGETS_MAX);
-        assert!(dialer.targets.contains_key(&address(1)));
-        assert_eq!(dialer.due(at(0), ALL).len(), DIALS_MAX);
-        assert_eq!(dialer.due(at(0), ALL).len(), 0);
-        dialer.learn(at(0), address(1), Some(peer(0)), Origin::Told);
-        dialer.ended(at(0), &address(1), Dialled::Oneself);
-        assert!(!dialer.targets.contains_key(&address(1)), "nobody dials itself twice");
-    }
-}
+mod tests;

@@ -27,7 +27,7 @@ pub use effects::{Effect, Part};
 use links::Link;
 
 use super::{
-    Timestamp,
+    Timestamp, Wanted,
     demand::{Demands, REACHED_LIFE},
 };
 use crate::wire::{
@@ -41,6 +41,11 @@ pub const LINKS_MAX: usize = 256;
 pub const LINKS_IDLE_MAX: usize = 8;
 /// Below so many links a node dials. Lower than what it keeps, so that there is room for who comes later.
 const LINKS_LOW: usize = 5;
+/// Links that an idle node keeps to peers with which it shares only the public pool, beside those to members; nobody may
+/// place work there yet, so they are for finding each other.
+const POOL_LINKS_MAX: usize = 6;
+/// Below so many of these it dials.
+const POOL_LINKS_LOW: usize = 3;
 /// Neighbours that are asked for demand at a time.
 const ASKED_MAX: usize = 3;
 /// Of these, nodes that this one's owner named: they know most, but may be wrong about it.
@@ -107,7 +112,8 @@ pub struct Neighbours {
     wishes: BTreeMap<PeerId, Wish>,
     aside: BTreeMap<PeerId, Timestamp>,
     look: Option<Timestamp>,
-    wanted: usize,
+    in_pool: bool,
+    wanted: Wanted,
     deadline: Option<Timestamp>,
     rng: fastrand::Rng,
 }
@@ -128,15 +134,21 @@ impl Neighbours {
             wishes: BTreeMap::new(),
             aside: BTreeMap::new(),
             look: None,
-            wanted: 0,
+            in_pool: false,
+            wanted: Wanted::default(),
             deadline: None,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// The swarms of this node are these.
+    /// The closed swarms of this node are these.
     pub fn joined(&mut self, swarms: Vec<SwarmId>) {
         self.swarms = swarms;
+    }
+
+    /// Whether this node is in the public pool.
+    pub fn in_pool(&mut self, in_pool: bool) {
+        self.in_pool = in_pool;
     }
 
     /// A member is connected, by another connection perhaps than before. `named`: this node's owner gave its address.
@@ -220,7 +232,7 @@ impl Neighbours {
             return;
         };
         link.cursor = told.upto;
-        let (address, swarms) = (link.address, link.swarms.clone());
+        let (address, swarms) = (link.address, link.closed_swarms());
         let mut is_news = false;
         for advert in told.adverts.iter().take(ADVERTS_TOLD_MAX) {
             is_news |= self.demands.hear(now, peer, address, &swarms, advert);
@@ -236,7 +248,7 @@ impl Neighbours {
     pub fn told(&mut self, now: Timestamp, peer: &PeerId, told: &DemandTold) {
         let Some(link) = self.links.get(peer) else { return };
         for advert in told.adverts.iter().take(ADVERTS_TOLD_MAX).filter(|advert| advert.peer == *peer) {
-            self.demands.hear(now, peer, link.address, &link.swarms, advert);
+            self.demands.hear(now, peer, link.address, &link.closed_swarms(), advert);
         }
     }
 
@@ -260,7 +272,7 @@ impl Neighbours {
     }
 
     /// Links that are to be dialled for, beyond what must be; as of the last [`Neighbours::settle`].
-    pub fn wanted(&self) -> usize {
+    pub fn wanted(&self) -> Wanted {
         self.wanted
     }
 
@@ -376,7 +388,8 @@ impl Neighbours {
             if all >= ASKED_MAX {
                 return;
             }
-            let is_free = |link: &Link| link.asked.is_none() && !link.closing && link.ask_at <= now;
+            let is_free =
+                |link: &Link| link.asked.is_none() && !link.closing && !link.is_pool() && link.ask_at <= now;
             let free: Vec<(PeerId, bool)> = self
                 .links
                 .iter()
@@ -440,12 +453,16 @@ impl Neighbours {
         });
         let asking = self.links.values().filter(|link| link.asked.is_some()).count();
         let later = |at: &Timestamp| *at > now;
-        let unasked = self.links.values().filter(|link| link.asked.is_none() && !link.closing);
+        let can_be_asked = |link: &&Link| link.asked.is_none() && !link.closing && !link.is_pool();
+        let unasked = self.links.values().filter(can_be_asked);
         let asks = unasked.map(|link| link.ask_at).filter(later).min().filter(|_| asking < ASKED_MAX);
         let wishes = self.wishes.values().map(|wish| wish.until.unwrap_or(wish.at));
         let resting = self.links.values().filter(|link| !link.busy && !link.closing);
         let rests = resting.clone().map(|link| link.used.after(IDLE_LINK)).filter(later).min();
-        let is_crowded = resting.count() > self.links_kept() && !self.has_own_demand();
+        let is_over = |(is_pool, kept): (bool, usize)| {
+            resting.clone().filter(|link| link.is_pool() == is_pool).count() > kept
+        };
+        let is_crowded = !self.has_own_demand() && self.links_kept().into_iter().any(is_over);
         let few_work = self.links.values().any(|link| link.is_for_work(now) && !link.busy);
         let rests = rests.filter(|_| is_crowded || few_work);
         let look = self.look.filter(later);

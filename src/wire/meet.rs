@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use core::net::SocketAddr;
 
 use super::frame::messages;
-use super::{Admitted, Credential, JoinRequest, PeerId, Refusal, SIGNED_BYTES_MAX, SwarmId};
+use super::{Admitted, Credential, JoinRequest, PeerId, Refusal, SIGNED_BYTES_MAX, Signed, SwarmId};
 
 /// Tags of a hello, always so many: a node in fewer swarms fills up with random ones, so that nobody counts its swarms.
 /// 64 swarms with two secrets each.
@@ -76,6 +76,15 @@ pub struct LeaveSwarm {
     pub swarm: SwarmId,
 }
 
+/// The founder tells a member that it may invite and admit; answered with [`Done`](super::Done).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delegated {
+    /// Where.
+    pub swarm: SwarmId,
+    /// The signed [`Delegation`](super::Delegation).
+    pub delegation: Signed,
+}
+
 /// The answer to who is not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotAdmitted {
@@ -93,14 +102,16 @@ messages! {
     NotAdmitted 7 16;
     Renew 8 2048;
     LeaveSwarm 9 64;
+    Delegated 27 512;
 }
 
 #[cfg(test)]
 mod tests {
     use data_encoding::HEXLOWER;
+    use ed25519_dalek::SigningKey;
 
     use super::*;
-    use crate::wire::{self, Founding, FrameError};
+    use crate::wire::{self, Delegation, Founding, FrameError, Message};
 
     /// These bytes cross sockets: a change here is a new version.
     #[test]
@@ -130,6 +141,23 @@ mod tests {
         assert_eq!(
             HEXLOWER.encode(&wire::encode(&told("[::1]:443"))),
             format!("010401{peer}01{}01bb0307", "00".repeat(15))
+        );
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let (swarm, delegate) = (SwarmId::from_bytes([6; 32]), PeerId::from_bytes([5; 32]));
+        let delegation = Delegation { swarm, epoch: u64::MAX, delegate, quota: u32::MAX, serial: u64::MAX };
+        let delegated = Delegated { swarm, delegation: Signed::sign(&key, &delegation) };
+        let frame = wire::encode(&delegated);
+        assert!(frame.len() <= Delegated::BYTES_MAX);
+        let signed = delegated.delegation;
+        assert_eq!(
+            HEXLOWER.encode(&frame),
+            format!(
+                "011b{}{:02x}{}{}",
+                "06".repeat(32),
+                signed.body().len(),
+                HEXLOWER.encode(signed.body()),
+                HEXLOWER.encode(signed.signature())
+            )
         );
         assert_eq!(wire::encode(&NotAdmitted { refusal: Refusal::Exhausted }), [1, 7, 1]);
         let leave = LeaveSwarm { swarm: SwarmId::from_bytes([6; 32]) };

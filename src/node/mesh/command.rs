@@ -28,7 +28,11 @@ impl Mesh {
         let decided = decide(&self.swarms, &self.key, wall_clock_ms(), || own_addresses(port), command);
         let answer = match decided {
             Err(error) => Err(error),
-            Ok((None, answer)) => Ok(answer),
+            Ok((None, answer)) => Ok(answer.with_public(self.is_public)),
+            Ok((Some(Change::Public(bootstrap)), answer)) => {
+                self.set_public(bootstrap).await?;
+                Ok(answer)
+            }
             Ok((Some(Change::Put(record)), answer)) => {
                 self.put(*record).await?;
                 Ok(answer)
@@ -56,6 +60,7 @@ impl Mesh {
             }
         }
         self.learn_tickets();
+        self.tell_delegates();
         let connections: Vec<_> = self.links.values().map(|link| link.connection.clone()).collect();
         connections.iter().for_each(|connection| self.ask_to_join(connection));
         self.dialer.retry_all(self.now());

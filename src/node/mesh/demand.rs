@@ -20,7 +20,7 @@ use crate::{
         caught::caught,
         worker::Message as ToWorker,
     },
-    proto::{LINKS_MAX, MeshEffect, Neighbours, Timestamp},
+    proto::{LINKS_MAX, MeshEffect, Neighbours, Timestamp, Wanted, membership::Role},
     transport::{CloseCode, Connection},
     wire::{DEMAND_WAIT_MS_MAX, DemandAsked, DemandTold, Done, PeerId, SwarmId},
 };
@@ -93,6 +93,7 @@ impl Mesh {
         let now = self.now();
         let members = self.swarms.iter().filter(|record| record.credential().is_some());
         self.around.machine.joined(members.map(|record| record.id()).collect());
+        self.around.machine.in_pool(self.is_public);
         self.around.machine.busy_with(now, &self.around.busy);
         self.dialer.need(&self.around.busy);
         let mut effects = Vec::new();
@@ -111,12 +112,12 @@ impl Mesh {
     }
 
     /// Links to dial for. Who waits to be let in, or to hear of a new epoch, dials whoever may say so.
-    pub(super) fn wanted(&self) -> usize {
-        use crate::proto::membership::Role;
+    pub(super) fn wanted(&self) -> Wanted {
         let waits = |role| matches!(role, Role::Pending | Role::Unlisted);
+        let wanted = self.around.machine.wanted();
         match self.swarms.iter().any(|record| waits(record.role())) {
-            true => LINKS_MAX,
-            false => self.around.machine.wanted(),
+            true => Wanted { members: LINKS_MAX, ..wanted },
+            false => wanted,
         }
     }
 

@@ -7,8 +7,8 @@ use crate::{
     proto::membership::Swarms,
     transport::{Connection, Exchange, TransportError},
     wire::{
-        self, CREDENTIALS_MAX, Credential, Hello, Introduction, Message, PROGRAM_BYTES_MAX, PeerId,
-        SwarmSecret, TAGS,
+        self, CREDENTIALS_MAX, Credential, Hello, Introduction, Message, PROGRAM_BYTES_MAX, PUBLIC_SECRET,
+        PeerId, SwarmSecret, TAGS,
     },
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Greeting {
     boot: [u8; 16],
     /// Newest swarms' secrets with what is shown to whoever knows one.
     swarms: Vec<(Vec<SwarmSecret>, Credential)>,
+    /// Whether this node is in the public pool.
+    is_public: bool,
 }
 
 /// What the peer showed.
@@ -46,15 +48,17 @@ pub(super) struct Greeted {
     pub(super) boot: [u8; 16],
     pub(super) program: String,
     pub(super) credentials: Vec<Credential>,
+    /// Both are in the public pool.
+    pub(super) is_public: bool,
 }
 
 impl Greeting {
-    pub(super) fn new(me: PeerId, boot: [u8; 16], swarms: &Swarms) -> Self {
+    pub(super) fn new(me: PeerId, boot: [u8; 16], swarms: &Swarms, is_public: bool) -> Self {
         let shown = swarms.iter().filter_map(|record| {
             let secrets = record.secrets().iter().map(|epoch| epoch.secret.clone()).collect();
             Some((secrets, record.credential()?))
         });
-        Self { me, boot, swarms: shown.take(CREDENTIALS_MAX).collect() }
+        Self { me, boot, swarms: shown.take(CREDENTIALS_MAX).collect(), is_public }
     }
 
     /// As the one that dialled.
@@ -68,7 +72,8 @@ impl Greeting {
         send(&mut exchange, &self.introduction(connection, &theirs)).await?;
         exchange.finish()?;
         let shown: Introduction = answer(&mut exchange, ANSWER_WAIT).await?;
-        Ok(greeted(theirs, shown))
+        let is_public = self.is_public_for(connection, &theirs);
+        Ok(greeted(theirs, shown, is_public))
     }
 
     /// As the one that was dialled.
@@ -83,12 +88,14 @@ impl Greeting {
         let shown: Introduction = answer(&mut exchange, ANSWER_WAIT).await?;
         send(&mut exchange, &self.introduction(connection, &theirs)).await?;
         exchange.finish()?;
-        Ok(greeted(theirs, shown))
+        let is_public = self.is_public_for(connection, &theirs);
+        Ok(greeted(theirs, shown, is_public))
     }
 
     fn hello(&self, connection: &Connection) -> Hello {
         let exporter = connection.exporter();
-        let secrets = self.swarms.iter().flat_map(|(secrets, _)| secrets);
+        let public = self.is_public.then_some(&PUBLIC_SECRET);
+        let secrets = public.into_iter().chain(self.swarms.iter().flat_map(|(secrets, _)| secrets));
         let mut tags: Vec<[u8; 16]> =
             secrets.map(|secret| secret.tag(&exporter, &self.me)).take(TAGS).collect();
         // What fills up must look like what it hides among. Without entropy there would be no connection either.
@@ -108,9 +115,15 @@ impl Greeting {
         let shared = self.swarms.iter().filter(|(secrets, _)| secrets.iter().any(is_shared));
         Introduction { credentials: shared.map(|(_, credential)| credential.clone()).collect() }
     }
+
+    /// Whether both are in the public pool.
+    fn is_public_for(&self, connection: &Connection, theirs: &Hello) -> bool {
+        let tag = PUBLIC_SECRET.tag(&connection.exporter(), &connection.peer());
+        self.is_public && theirs.tags.contains(&tag)
+    }
 }
 
-fn greeted(hello: Hello, shown: Introduction) -> Greeted {
+fn greeted(hello: Hello, shown: Introduction, is_public: bool) -> Greeted {
     let mut program: String = hello.program.chars().filter(char::is_ascii_graphic).collect();
     program.truncate(PROGRAM_BYTES_MAX);
     // One a swarm: each is checked by signature.
@@ -120,7 +133,7 @@ fn greeted(hello: Hello, shown: Introduction) -> Greeted {
             credentials.push(credential);
         }
     }
-    Greeted { boot: hello.boot, program, credentials }
+    Greeted { boot: hello.boot, program, credentials, is_public }
 }
 
 async fn send<M: Message>(exchange: &mut Exchange, message: &M) -> Result<(), AskError> {
@@ -154,7 +167,7 @@ mod tests {
         let mut credentials = vec![shown(1); CREDENTIALS_MAX - 1];
         credentials.push(shown(2));
         credentials.push(shown(3));
-        let Greeted { program, credentials, .. } = greeted(hello, Introduction { credentials });
+        let Greeted { program, credentials, .. } = greeted(hello, Introduction { credentials }, false);
         assert_eq!(credentials, [shown(1), shown(2)]);
         assert!(program.len() <= PROGRAM_BYTES_MAX && !program.contains('\u{1b}'));
     }

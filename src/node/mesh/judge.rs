@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::sync::oneshot;
 
-use super::{Event, Mesh};
+use super::{Event, Mesh, public::is_only_public};
 use crate::{
     node::{
         NodeError,
@@ -15,7 +15,7 @@ use crate::{
         worker::Message as ToWorker,
     },
     proto::{
-        Origin, REACHED_LIFE,
+        REACHED_LIFE,
         membership::{Decided, Role, Seen, Stranger, SwarmRecord},
     },
     transport::{CloseCode, Connection},
@@ -132,6 +132,7 @@ impl Mesh {
         let Some(link) = self.links.get(&peer) else { return };
         let (was_member, is_member) = (link.is_member(), !swarms.is_empty());
         self.around.machine.changed(&peer, swarms.clone());
+        self.dialer.shares(peer, is_only_public(&swarms));
         link.standing.swarms.set(swarms);
         if was_member && !is_member {
             link.connection.close(CloseCode::Refused);
@@ -222,19 +223,19 @@ impl Mesh {
         let peers: Vec<PeerId> = self.links.keys().copied().collect();
         for peer in peers {
             let Some(link) = self.links.get(&peer) else { continue };
-            let credentials = link.credentials.clone();
-            let swarms = self.judge(peer, &credentials).await?;
+            let (credentials, is_public) = (link.credentials.clone(), link.is_public);
+            let swarms = self.shared(peer, &credentials, is_public).await?;
             self.set_swarms(peer, swarms).await;
         }
         Ok(())
     }
 
-    pub(super) fn told(&mut self, teller: &SocketAddr, told: PeersTold) {
-        let now = self.now();
+    pub(super) fn told(&mut self, teller: &PeerId, at: &SocketAddr, told: PeersTold) {
+        let (now, origin) = (self.now(), self.origin_of(teller));
         let lately = |told: &PeerAddress| Duration::from_secs(told.age_s.into()) <= REACHED_LIFE;
         for told in told.peers.into_iter().take(PEERS_TOLD_MAX).filter(lately) {
-            if crate::discovery::is_dialable(&told.address.ip(), &teller.ip()) {
-                self.dialer.learn(now, told.address, Some(told.peer), Origin::Told);
+            if crate::discovery::is_dialable(&told.address.ip(), &at.ip()) {
+                self.dialer.learn(now, told.address, Some(told.peer), origin);
             }
         }
     }

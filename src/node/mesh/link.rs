@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 use super::{
     Event, Mesh,
     greet::Greeted,
+    public::is_only_public,
     serve::{self, Standing},
 };
 use crate::{
@@ -39,6 +40,8 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) standing: Rc<Standing>,
     pub(super) credentials: Vec<Credential>,
+    /// Both were in the public pool when they met.
+    pub(super) is_public: bool,
     pub(super) program: String,
     pub(super) since: Instant,
     pub(super) service: AbortHandle,
@@ -92,7 +95,7 @@ impl Mesh {
         greeted: Greeted,
     ) -> Result<(), NodeError> {
         let peer = connection.peer();
-        let swarms = self.judge(peer, &greeted.credentials).await?;
+        let swarms = self.shared(peer, &greeted.credentials, greeted.is_public).await?;
         if let Some(address) = dialled {
             let how = if swarms.is_empty() { Dialled::Stranger(peer) } else { Dialled::Member(peer) };
             self.dialer.ended(self.now(), &address, how);
@@ -135,12 +138,13 @@ impl Mesh {
             self.around.machine.lost(self.now(), &peer, false);
         }
         let strangers = self.links.values().filter(|link| !link.is_member()).count();
-        if swarms.is_empty() && strangers >= STRANGERS_MAX {
+        if (swarms.is_empty() && strangers >= STRANGERS_MAX) || !self.has_room_for(&swarms) {
             connection.close(CloseCode::Full);
             return Ok(());
         }
         self.ask_to_renew(&connection, &greeted.credentials);
         self.ask_to_join(&connection);
+        self.tell_delegate(&connection);
         let id = self.link(connection.clone(), greeted, swarms.clone());
         let now = self.now();
         if swarms.is_empty() {
@@ -157,12 +161,17 @@ impl Mesh {
         self.dialer.connected(peer);
         // Where it dialled from it listens too.
         self.dialer.learn(now, address, Some(peer), Origin::Remembered);
+        let is_only_public = is_only_public(&swarms);
+        self.dialer.shares(peer, is_only_public);
         self.around.machine.connected(now, peer, address, swarms, self.dialer.is_named(&peer));
-        self.disk.call(move |store| store.remember(&peer, address)).await?;
+        // Peers of the pool, of whom there may be many, do not displace members.
+        if !is_only_public || self.swarms.iter().next().is_none() {
+            self.disk.call(move |store| store.remember(&peer, address)).await?;
+        }
         self.tell_worker(ToWorker::Connected(peer, connection.clone())).await;
         self.tasks.spawn_local(async move {
             let told = ask::<_, PeersTold>(&connection, &PeersAsked {}, ANSWER_WAIT).await;
-            told.map_or(Event::Nothing, |told| Event::Told(address, told))
+            told.map_or(Event::Nothing, |told| Event::Told(peer, address, told))
         });
         Ok(())
     }
@@ -187,9 +196,10 @@ impl Mesh {
                 Event::Ended(peer, id, connection.closed().await)
             })
         };
-        let Greeted { credentials, program, .. } = greeted;
+        let Greeted { credentials, program, is_public, .. } = greeted;
         let since = Instant::now();
-        self.links.insert(peer, Link { id, connection, standing, credentials, program, since, service });
+        let link = Link { id, connection, standing, credentials, is_public, program, since, service };
+        self.links.insert(peer, link);
         id
     }
 

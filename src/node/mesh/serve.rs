@@ -11,14 +11,15 @@ use super::{
     },
     Message as ToMesh,
     doors::Doors,
+    public::{BYTES_MAX as PUBLIC_BYTES_MAX, Lists, Rank},
 };
 use crate::{
     proto::Worker,
     transport::{Connection, Exchange, TransportError},
     wire::{
-        self, ADVERTS_TOLD_MAX, Deliver, DemandAsked, DemandTold, Done, FrameError, HOLDING_MAX, Heartbeat,
-        JoinRequest, LeaveSwarm, MODELS_MAX, Message, PeerId, PeersAsked, Pull, RefusalReason, Refused,
-        Release, Renew,
+        self, ADVERTS_TOLD_MAX, Delegated, Deliver, DemandAsked, DemandTold, Done, FrameError, HOLDING_MAX,
+        Heartbeat, JoinRequest, LeaveSwarm, MODELS_MAX, Message, PeerId, PeersAsked, Pull, RefusalReason,
+        Refused, Release, Renew,
     },
 };
 
@@ -35,19 +36,27 @@ pub(super) struct Desk {
     pub(super) aggregator: AggregatorHandle,
     pub(super) mesh: mpsc::Sender<ToMesh>,
     doors: Doors,
+    lists: Lists,
 }
 
 impl Desk {
     pub(super) fn new(aggregator: AggregatorHandle, mesh: mpsc::Sender<ToMesh>) -> Self {
-        Self { aggregator, mesh, doors: Doors::new() }
+        Self { aggregator, mesh, doors: Doors::new(), lists: Lists::new() }
     }
 
     /// Before a question that costs signatures to check.
     fn enter(&self, peer: PeerId, is_member: bool) -> Result<(), Failure> {
-        let full = |wait: Duration| u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
-        let entered = self.doors.enter(peer, is_member);
-        entered.map_err(|wait| Failure::Refused(RefusalReason::Full, full(wait)))
+        self.doors.enter(peer, is_member).map_err(full)
     }
+
+    /// Before a list of peers of the pool.
+    fn list(&self, peer: PeerId) -> Result<(), Failure> {
+        self.lists.enter(peer).map_err(full)
+    }
+}
+
+fn full(wait: Duration) -> Failure {
+    Failure::Refused(RefusalReason::Full, u32::try_from(wait.as_millis()).unwrap_or(u32::MAX))
 }
 
 /// What is known of the peer at the other end; its swarms change while it is connected.
@@ -99,10 +108,14 @@ pub(super) async fn serve(connection: Connection, standing: Rc<Standing>, desk: 
 }
 
 async fn reply(mut exchange: Exchange, standing: Rc<Standing>, desk: Rc<Desk>) {
-    let is_member = !standing.swarms.get().is_empty();
-    let bytes_max = if is_member { Deliver::BYTES_MAX } else { STRANGER_BYTES_MAX };
+    let rank = Rank::of(&standing.swarms.get());
+    let bytes_max = match rank {
+        Rank::Stranger => STRANGER_BYTES_MAX,
+        Rank::Public => PUBLIC_BYTES_MAX,
+        Rank::Member => Deliver::BYTES_MAX,
+    };
     let answer = match exchange.receive(bytes_max, QUESTION_WAIT).await {
-        Ok(Some(frame)) => answer(&frame, &standing, &desk, is_member).await,
+        Ok(Some(frame)) => answer(&frame, &standing, &desk, rank).await,
         Ok(None) => return,
         Err(error) => Err(Failure::Transport(error)),
     };
@@ -131,8 +144,8 @@ async fn reply(mut exchange: Exchange, standing: Rc<Standing>, desk: Rc<Desk>) {
 
 type Answer = Result<(Vec<u8>, usize), Failure>;
 
-async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool) -> Answer {
-    let peer = standing.peer();
+async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, rank: Rank) -> Answer {
+    let (peer, is_member) = (standing.peer(), rank == Rank::Member);
     match wire::kind(frame)? {
         JoinRequest::KIND => {
             desk.enter(peer, is_member)?;
@@ -153,12 +166,18 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool)
                 Err(refusal) => encoded(&wire::NotAdmitted { refusal }),
             }
         }
-        _ if !is_member => Err(Failure::Refused(RefusalReason::Stranger, 0)),
+        _ if rank == Rank::Stranger => Err(Failure::Refused(RefusalReason::Stranger, 0)),
         PeersAsked::KIND => {
+            if rank == Rank::Public {
+                desk.list(peer)?;
+            }
             let (PeersAsked {}, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());
             tell(&desk.mesh, ToMesh::PeersAsked(peer, sender)).await?;
             encoded(&answered.await.map_err(|_| leaving())?)
         }
+        Pull::KIND => work(frame, standing, desk).await,
+        // Whoever is only in the pool gets no more than that: nothing of it exists yet.
+        _ if rank == Rank::Public => Err(Failure::Refused(RefusalReason::Stranger, 0)),
         DemandAsked::KIND => {
             let (asked, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());
             tell(&desk.mesh, ToMesh::DemandAsked(peer, asked, sender)).await?;
@@ -170,6 +189,11 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, is_member: bool)
                 return Err(Failure::Refused(RefusalReason::Wrong, 0));
             }
             tell(&desk.mesh, ToMesh::DemandTold(peer, told)).await?;
+            encoded(&Done {})
+        }
+        Delegated::KIND => {
+            desk.enter(peer, is_member)?;
+            tell(&desk.mesh, ToMesh::Delegated(peer, Box::new(wire::decode(frame)?))).await?;
             encoded(&Done {})
         }
         LeaveSwarm::KIND => {

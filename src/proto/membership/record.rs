@@ -185,6 +185,11 @@ impl SwarmRecord {
         &self.secrets
     }
 
+    /// The delegation that the founder has signed for a peer, to tell it.
+    pub fn delegation_of(&self, peer: &PeerId) -> Option<&Signed> {
+        self.grants.get(peer).map(|grant| &grant.delegation)
+    }
+
     /// Admissions that this node may still sign: as a delegate what is left of its quota, none without a quota.
     pub fn quota_left(&self) -> Option<u32> {
         self.grant.as_ref().map(|grant| grant.quota.saturating_sub(grant.issued))

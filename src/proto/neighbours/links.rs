@@ -5,10 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 // Only the type: no socket is opened here.
 use core::net::SocketAddr;
 
-use super::{ASIDE, Effect, IDLE_LINK, LINKS_IDLE_MAX, LINKS_LOW, LINKS_MAX, LOOK_AROUND, Neighbours};
+use super::{
+    ASIDE, Effect, IDLE_LINK, LINKS_IDLE_MAX, LINKS_LOW, LINKS_MAX, LOOK_AROUND, Neighbours, POOL_LINKS_LOW,
+    POOL_LINKS_MAX,
+};
 use crate::{
     proto::Timestamp,
-    wire::{PeerId, SwarmId},
+    wire::{PUBLIC_SWARM, PeerId, SwarmId},
 };
 
 /// A connected member.
@@ -33,6 +36,16 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// Whether it shares only the public pool with us.
+    pub(super) fn is_pool(&self) -> bool {
+        self.swarms.iter().all(|swarm| *swarm == PUBLIC_SWARM)
+    }
+
+    /// The closed swarms that it shares with us: demand is told in these alone, for nobody may place work in the pool yet.
+    pub(super) fn closed_swarms(&self) -> Vec<SwarmId> {
+        self.swarms.iter().filter(|swarm| **swarm != PUBLIC_SWARM).copied().collect()
+    }
+
     pub(super) fn has_rested(&self, now: Timestamp) -> bool {
         now >= self.used.after(IDLE_LINK)
     }
@@ -49,8 +62,12 @@ impl Link {
 }
 
 impl Neighbours {
-    pub(super) fn links_kept(&self) -> usize {
-        if self.part.serves { LINKS_MAX } else { LINKS_IDLE_MAX }
+    /// Links that an idle node keeps, with members and with peers of the pool.
+    pub(super) fn links_kept(&self) -> [(bool, usize); 2] {
+        match self.part.serves {
+            true => [(false, LINKS_MAX), (true, LINKS_MAX)],
+            false => [(false, LINKS_IDLE_MAX), (true, POOL_LINKS_MAX)],
+        }
     }
 
     /// Closes links of which there are more than an idle node keeps.
@@ -58,23 +75,34 @@ impl Neighbours {
         if self.has_own_demand() {
             return;
         }
-        let plain = self.links.values().filter(|link| link.is_plain(now)).count();
-        let may_go = |link: &Link| link.is_plain(now) && link.has_rested(now) && !link.named;
-        let mut rested: Vec<PeerId> =
-            self.links.iter().filter(|(_, link)| may_go(link)).map(|(peer, _)| *peer).collect();
-        self.rng.shuffle(&mut rested);
-        for peer in rested.into_iter().take(plain.saturating_sub(self.links_kept())) {
-            let Some(link) = self.links.get_mut(&peer) else { continue };
-            link.closing = true;
-            if link.demand {
-                self.aside.insert(peer, now.after(ASIDE));
+        for (is_pool, kept) in self.links_kept() {
+            let of_kind =
+                self.links.iter().filter(|(_, link)| link.is_pool() == is_pool && link.is_plain(now));
+            let plain = of_kind.clone().count();
+            let may_go = |link: &Link| link.has_rested(now) && !link.named;
+            let mut rested: Vec<PeerId> =
+                of_kind.filter(|(_, link)| may_go(link)).map(|(peer, _)| *peer).collect();
+            self.rng.shuffle(&mut rested);
+            for peer in rested.into_iter().take(plain.saturating_sub(kept)) {
+                let Some(link) = self.links.get_mut(&peer) else { continue };
+                link.closing = true;
+                if link.demand {
+                    self.aside.insert(peer, now.after(ASIDE));
+                }
+                out.push(Effect::Close { peer });
             }
-            out.push(Effect::Close { peer });
         }
     }
 
     pub(super) fn count_wanted(&mut self, now: Timestamp, known: usize) {
-        let links = self.links.values().filter(|link| !link.closing).count();
+        let open = self.links.values().filter(|link| !link.closing);
+        let (pool, members): (Vec<_>, Vec<_>) = open.partition(|link| link.is_pool());
+        let links = members.len();
+        self.wanted.pool = if self.in_pool { POOL_LINKS_LOW.saturating_sub(pool.len()) } else { 0 };
+        if self.swarms.is_empty() {
+            self.wanted.members = 0;
+            return;
+        }
         let most = if self.has_own_demand() {
             LINKS_MAX
         } else if known <= LINKS_IDLE_MAX {
@@ -82,12 +110,12 @@ impl Neighbours {
         } else {
             LINKS_LOW
         };
-        self.wanted = most.saturating_sub(links);
-        if self.wanted > 0 || known <= links {
+        self.wanted.members = most.saturating_sub(links);
+        if self.wanted.members > 0 || known <= links {
             return;
         }
         if self.look.is_some_and(|look| look <= now) {
-            self.wanted = 1;
+            self.wanted.members = 1;
             self.look = None;
         }
         let wait = LOOK_AROUND + Duration::from_millis(self.rng.u64(0..=LOOK_AROUND.as_millis() as u64));

@@ -1,6 +1,7 @@
 //! One node among scripted neighbours.
 
 use super::*;
+use crate::wire::PUBLIC_SWARM;
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n; 32])
@@ -89,7 +90,7 @@ fn its_own_demand_is_told_to_all_links_of_the_swarm_and_so_is_its_end() {
     assert_eq!(tells(&settle(&mut node, 2)), 0);
     node.connected(at(2), id(6), place(6), vec![SWARM], false);
     assert_eq!(tells(&settle(&mut node, 2)), 1, "whoever comes later");
-    assert_eq!(node.wanted(), LINKS_MAX - 5);
+    assert_eq!(node.wanted().members, LINKS_MAX - 5);
     assert_eq!(tells(&settle(&mut node, 61)), 4, "before it grows old");
     node.wants(at(70), SWARM, 0);
     node.wants(at(71), SWARM, 3);
@@ -173,7 +174,7 @@ fn links_that_bring_nothing_go_but_never_those_that_do() {
     for kept in [2, 100] {
         assert!(!effects.contains(&Effect::Close { peer: id(kept) }));
     }
-    assert_eq!(node.wanted(), 0);
+    assert_eq!(node.wanted().members, 0);
     // With work of its own it keeps what comes.
     let mut node = self::node(false);
     connect(&mut node, 0, 2..=30);
@@ -193,7 +194,7 @@ fn a_small_swarm_is_wholly_connected_and_a_large_one_leaves_room() {
     let mut node = node(true);
     let wanted = |node: &mut Neighbours, known| {
         node.settle(at(0), known, &mut Vec::new());
-        node.wanted()
+        node.wanted().members
     };
     assert_eq!(wanted(&mut node, 3), 8);
     assert_eq!(wanted(&mut node, 100), 5);
@@ -204,7 +205,7 @@ fn a_small_swarm_is_wholly_connected_and_a_large_one_leaves_room() {
     let mut looks = 0;
     for seconds in 0..6000 {
         settle(&mut node, seconds);
-        looks += node.wanted();
+        looks += node.wanted().members;
     }
     assert!((5..=10).contains(&looks), "{looks}");
 }
@@ -236,4 +237,25 @@ fn those_that_were_met_are_told_of_with_their_age_until_ten_minutes() {
     assert_eq!(told(&mut node, 700), [(id(4), 0)]);
     connect(&mut node, 700, 10..=80);
     assert_eq!(told(&mut node, 700).len(), PEERS_TOLD_MAX);
+}
+
+#[test]
+fn the_pool_takes_no_place_of_members_and_no_demand_comes_from_it() {
+    let mut node = node(true);
+    node.in_pool(true);
+    for n in 2..=20 {
+        node.connected(at(0), id(n), place(n), vec![PUBLIC_SWARM], false);
+    }
+    assert_eq!(asked(&settle(&mut node, 0)), []);
+    assert_eq!(node.wanted(), Wanted { members: 5, pool: 0 });
+    let paper = Signed::sign(&key(2), &Demand { swarm: PUBLIC_SWARM, level: 9, serial: 1 });
+    let public = crate::wire::Advert { paper, ..advert(2, 9, 1) };
+    node.told(at(1), &id(2), &told(vec![public, advert(2, 9, 2)]));
+    assert_eq!(settle(&mut node, 1), []);
+    assert_eq!(node.version(), 0);
+    connect(&mut node, 2, 30..=34);
+    assert_eq!(closed(&settle(&mut node, 40)), 13);
+    // Members hear of members, and peers of the pool of their like.
+    let of = |node: &mut Neighbours, asker| node.peers_for(at(40), &asker).len();
+    assert_eq!((of(&mut node, id(2)), of(&mut node, id(30))), (18, 4));
 }
