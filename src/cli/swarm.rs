@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     context::{Context, stop_on_signals},
-    exit::Exit,
+    exit::{Exit, UsageError},
     human,
     node::{OwnNode, Seat, Threads},
     table::Table,
@@ -24,6 +24,8 @@ use crate::{
     node::{SwarmAnswer, SwarmCommand, SwarmView, find_model},
 };
 
+/// The one swarm that needs no ticket.
+const PUBLIC: &str = "public";
 /// How long `join` waits for somebody who admits.
 const JOIN_WAIT: Duration = Duration::from_secs(10);
 /// How long `leave` looks for the founder, who should know.
@@ -53,10 +55,13 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 7, value_name = "N")]
         days: u64,
     },
-    /// Join the swarm of a ticket
+    /// Join the swarm of a ticket, or the public pool
     Join {
-        /// As `edge swarm invite` printed it
+        /// As `edge swarm invite` printed it; or `public`, to lend this machine to strangers
         ticket: String,
+        /// A node of the public pool to go to first; may be given several times
+        #[arg(long, value_name = "ID@HOST:PORT")]
+        bootstrap: Vec<String>,
     },
     /// Leave a swarm
     Leave {
@@ -101,8 +106,13 @@ pub(super) fn run(command: Command, context: &Context) -> anyhow::Result<Exit> {
     let stop = stop_on_signals()?;
     let mut seat = Seat::take(context, "swarm", &stop)?;
     let (swarm, uses, days) = match command {
-        Command::Join { ticket } => return join(seat, ticket, context, &stop),
-        Command::Leave { name } => return leave(seat, name, context, &stop),
+        Command::Join { ref ticket, ref bootstrap } if ticket != PUBLIC => {
+            if !bootstrap.is_empty() {
+                bail!(UsageError("--bootstrap is for `public`; a ticket has its own addresses".into()));
+            }
+            return join(seat, ticket.clone(), context, &stop);
+        }
+        Command::Leave { name } if name != PUBLIC => return leave(seat, name, context, &stop),
         Command::Invite { ref name, uses, days } => (name.clone(), uses, days),
         Command::Members { ref name } | Command::Kick { ref name, .. } => (name.clone(), 0, 0),
         _ => (String::new(), 0, 0),
@@ -110,8 +120,8 @@ pub(super) fn run(command: Command, context: &Context) -> anyhow::Result<Exit> {
     let asked = match command {
         Command::Create { name } => SwarmCommand::Create { name },
         Command::Invite { name, .. } => SwarmCommand::Invite { swarm: name, uses, days },
-        Command::Join { ticket } => SwarmCommand::Join { ticket },
-        Command::Leave { name } => SwarmCommand::Leave { swarm: name },
+        Command::Join { bootstrap, .. } => SwarmCommand::JoinPublic { bootstrap },
+        Command::Leave { .. } => SwarmCommand::LeavePublic,
         Command::List => SwarmCommand::List,
         Command::Members { name } => SwarmCommand::Members { swarm: name },
         Command::Kick { name, peer } => SwarmCommand::Kick { swarm: name, peer },
@@ -129,6 +139,10 @@ pub(super) fn run(command: Command, context: &Context) -> anyhow::Result<Exit> {
             talk::say(&format!("`edge swarm join` with this lets {peers} in{within}, while this node runs"));
         }
         SwarmAnswer::List { swarms } => list(&swarms, context)?,
+        SwarmAnswer::Public { joined: true } => {
+            talk::say("in the public pool: `edge run` lends this machine to strangers too");
+        }
+        SwarmAnswer::Public { joined: false } => talk::say("left the public pool"),
         SwarmAnswer::Members { members, founder } => show_members(&members, &founder, context)?,
         SwarmAnswer::Kicked { peer } => talk::say(&format!(
             "{} is out of {swarm}; members hear of it when they meet this node or each other",

@@ -1,5 +1,5 @@
 //! Hosts that do not hear each other by mDNS: they meet through a bootstrap node, hear of work through it, and go on when it
-//! is gone.
+//! is gone. And a delegate, through which others come in.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     edge::{Ran, Running, ran},
-    host::{Host, swarm, write_documents},
+    host::{Family, Host, swarm, write_documents},
     namespace,
 };
 
@@ -84,5 +84,33 @@ fn work_reaches_a_worker_that_nobody_can_dial() {
         worker.wait_for("peer connected");
         let workers = embed(asker, &address, "one.jsonl");
         assert_eq!(workers.len(), 2, "it was dialled by the worker: {workers:?}");
+    });
+}
+
+#[test]
+fn a_delegate_invites_and_admits_while_the_founder_is_away() {
+    namespace::alone("mesh::a_delegate_invites_and_admits_while_the_founder_is_away", || {
+        let hosts = swarm(2);
+        let (founder, delegate) = (&hosts[0], &hosts[1]);
+        delegate.run(&["swarm", "invite", "home"]).expect(2, &["may not invite"]);
+        founder
+            .run(&["swarm", "delegate", "home", &delegate.id(), "--quota", "1"])
+            .expect(0, &["may invite"]);
+        let mut running = founder.start(&["run", "--threads", "1"]);
+        founder.wait_for("listens on UDP port");
+        let mut other = delegate.start(&["run", "--threads", "1", "-v"]);
+        delegate.wait_for("this node may invite and admit");
+        for running in [&mut running, &mut other] {
+            running.signal("TERM");
+            running.child.wait().unwrap();
+        }
+        let ticket = delegate.run(&["swarm", "invite", "home", "--uses", "2"]).expect(0, &[]).stdout;
+        let _admits = delegate.start(&["run", "--threads", "1"]);
+        delegate.wait_for("listens on UDP port");
+        let third = Host::new(3, Family::V4);
+        third.run(&["swarm", "join", ticket.trim()]).expect(0, &["joined home"]);
+        // Its quota was one.
+        let fourth = Host::new(4, Family::V4);
+        fourth.run(&["swarm", "join", ticket.trim()]).expect(0, &["pending"]);
     });
 }

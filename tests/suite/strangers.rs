@@ -10,9 +10,9 @@ use ed25519_dalek::SigningKey;
 use edge::{
     transport::{Connection, Endpoint, Exchange, Listen, TransportError},
     wire::{
-        self, Budget, Founding, Hello, Introduction, Invite, InviteId, Issued, JoinRequest, LeaveSwarm,
-        Message, NotAdmitted, PeerId, PeersAsked, PowerSource, Pull, Refusal, RefusalReason, Refused,
-        Release, Signed, SwarmId, TAGS, Ticket,
+        self, Budget, DemandAsked, DemandTold, Founding, Granted, Hello, Introduction, Invite, InviteId,
+        Issued, JoinRequest, LeaveSwarm, Message, NotAdmitted, PUBLIC_SECRET, PeerId, PeersAsked, PeersTold,
+        PowerSource, Pull, Refusal, RefusalReason, Refused, Release, Signed, SwarmId, TAGS, Ticket,
     },
 };
 
@@ -44,9 +44,27 @@ impl Scene {
 
     /// A connection on which both have said hello; what the node has shown.
     async fn met(&self) -> (Connection, Vec<u8>, Vec<u8>) {
+        self.met_with(|_| vec![[7; 16]; TAGS]).await
+    }
+
+    /// As a peer of the public pool.
+    async fn met_in_public(&self) -> (Connection, Vec<u8>, Vec<u8>) {
+        let me = self.stranger.peer_id();
+        self.met_with(|connection| {
+            let mut tags = vec![[7; 16]; TAGS];
+            tags[9] = PUBLIC_SECRET.tag(&connection.exporter(), &me);
+            tags
+        })
+        .await
+    }
+
+    async fn met_with(
+        &self,
+        tags: impl FnOnce(&Connection) -> Vec<[u8; 16]>,
+    ) -> (Connection, Vec<u8>, Vec<u8>) {
         let connection = self.dial().await;
         let mut exchange = connection.open().await.unwrap();
-        let hello = Hello { boot: [1; 16], program: "0.0.0".into(), tags: vec![[7; 16]; TAGS] };
+        let hello = Hello { boot: [1; 16], program: "0.0.0".into(), tags: tags(&connection) };
         send(&mut exchange, &wire::encode(&hello)).await;
         let theirs = exchange.receive(BYTES_MAX, WAIT).await.unwrap().unwrap();
         send(&mut exchange, &wire::encode(&Introduction { credentials: Vec::new() })).await;
@@ -79,10 +97,16 @@ async fn not_admitted(connection: &Connection, request: &JoinRequest) -> Refusal
 
 /// Runs `body` against a node whose swarm's ticket is handed in; afterwards the node must still end as it should.
 fn against_a_node(edge: &Edge, body: impl AsyncFnOnce(Scene, Ticket)) {
+    against_a_node_that(&[], edge, body);
+}
+
+fn against_a_node_that(arguments: &[&str], edge: &Edge, body: impl AsyncFnOnce(Scene, Ticket)) {
     edge.run(["swarm", "create", "home"]).expect(0, &[]);
     let ticket = edge.run(["swarm", "invite", "home"]).expect(0, &[]).stdout;
     let node = edge.run(["id"]).expect(0, &[]).stdout.trim().parse().unwrap();
-    let running = edge.start(&["run", "--threads", "1", "--port", "4500"]);
+    let mut all = vec!["run", "--threads", "1", "--port", "4500"];
+    all.extend(arguments);
+    let running = edge.start(&all);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let scene = Scene::new(node, 4500);
@@ -224,4 +248,65 @@ fn who_asks_to_join_too_often_waits() {
             assert_eq!(wire::kind(&admitted), Ok(wire::Admitted::KIND));
         });
     });
+}
+
+#[test]
+fn a_peer_of_the_public_pool_gets_its_peers_and_nothing_of_a_closed_swarm() {
+    namespace::alone(
+        "strangers::a_peer_of_the_public_pool_gets_its_peers_and_nothing_of_a_closed_swarm",
+        || {
+            let edge = Edge::new();
+            against_a_node_that(&["--swarm", "public"], &edge, async |scene, ticket| {
+                let other =
+                    |seed| Endpoint::bind(&SigningKey::from_bytes(&[seed; 32]), Listen::default()).unwrap();
+                let second = Scene { stranger: other(8), ..scene };
+                let third = Scene { stranger: other(7), ..scene };
+                let (connection, _, shown) = scene.met_in_public().await;
+                assert_eq!(shown, [1, 2, 0], "of its closed swarm it shows nothing");
+                let (_other, ..) = second.met_in_public().await;
+                let (outside, ..) = third.met().await;
+                // A peer is asked for others itself, and listed once it is served.
+                let list = async || asked(&connection, &wire::encode(&PeersAsked {})).await.unwrap().unwrap();
+                let told: PeersTold = wire::decode(&list().await).unwrap();
+                let ids: Vec<PeerId> = told.peers.iter().map(|peer| peer.peer).collect();
+                assert_eq!(ids, [second.stranger.peer_id()], "neither itself nor who is not in the pool");
+                assert!(told.peers.iter().all(|peer| peer.age_s == 0));
+                assert_eq!(refused(&outside, &wire::encode(&PeersAsked {})).await, RefusalReason::Stranger);
+                // A few lists, then one a minute.
+                for _ in 0..2 {
+                    assert_eq!(wire::kind(&list().await), Ok(PeersTold::KIND));
+                }
+                let later: Refused = wire::decode(&list().await).unwrap();
+                assert_eq!(later.reason, RefusalReason::Full);
+                assert!((30_000..=60_000).contains(&later.retry_ms), "{later:?}");
+                // Work of the pool it may ask for; there is none. Nothing else is answered.
+                let budget = Budget {
+                    threads: 1,
+                    duty_permille: 1000,
+                    tokens_per_s: 1,
+                    power: PowerSource::Mains,
+                    lasts_s: None,
+                };
+                let pull = Pull { budget, models: Vec::new(), chunker: 1, tokens: 1, jobs: 1, wait_ms: 0 };
+                let answer = asked(&connection, &wire::encode(&pull)).await.unwrap().unwrap();
+                assert_eq!(wire::decode(&answer), Ok(Granted { leases: Vec::new() }));
+                let swarm = ticket.founding().id();
+                for frame in [
+                    wire::encode(&DemandAsked { after: 0, wait_ms: 0 }),
+                    wire::encode(&DemandTold { upto: 0, adverts: Vec::new() }),
+                    wire::encode(&Release { attempts: vec![1] }),
+                    wire::encode(&LeaveSwarm { swarm }),
+                    vec![1, 200],
+                ] {
+                    assert_eq!(refused(&connection, &frame).await, RefusalReason::Stranger, "{frame:?}");
+                }
+            });
+            edge.run(["swarm", "list"]).expect(0, &[]);
+            edge.run(["swarm", "join", "public", "--bootstrap", "nobody"]).expect(2, &["nobody"]);
+            edge.run(["swarm", "join", "public"]).expect(0, &["in the public pool"]);
+            assert!(edge.run(["swarm", "list"]).expect(0, &[]).stdout.contains("public"));
+            edge.run(["swarm", "leave", "public"]).expect(0, &["left the public pool"]);
+            assert!(!edge.run(["swarm", "list"]).expect(0, &[]).stdout.contains("public"));
+        },
+    );
 }
