@@ -97,8 +97,8 @@ pub enum Answer {
         peer: PeerId,
         /// Compute threads of the node for its own commands.
         threads: u32,
-        /// Other members of the swarm that are connected now.
-        members: u32,
+        /// The swarm's name; none for this machine alone.
+        swarm: Option<String>,
     },
     /// Places in the question of the jobs for which there is no room yet.
     Submitted {

@@ -9,12 +9,13 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
     Client, ClientError,
     call::{Answer, Call, Told},
+    view::PeerView,
 };
 use crate::{
     inference::Job,
@@ -26,6 +27,8 @@ use crate::{
 
 /// Jobs that are handed over at most: half of what a ledger holds, so that two commands find room. 36 MiB of text.
 const OUTSTANDING_MAX: usize = LEDGER_JOBS_MAX / 2;
+/// Between two looks at who is connected.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// How long a question for events waits at the node, in milliseconds.
 const EVENTS_WAIT_MS: u32 = 2000;
 
@@ -50,7 +53,11 @@ pub struct RemoteRun {
     id: u64,
     peer: PeerId,
     threads: usize,
-    members: u32,
+    /// Its name.
+    swarm: Option<String>,
+    /// Other members that were connected when we looked last.
+    members: Option<usize>,
+    looked: Instant,
     events: Events,
     /// What the node had no room for.
     held: Vec<JobSpec>,
@@ -84,11 +91,14 @@ impl RemoteRun {
     /// # Errors
     /// [`ClientError`]; one of usage where the swarm or the model is none of the node's.
     pub fn new(mut client: Client, options: RemoteOptions) -> Result<Self, ClientError> {
-        let (id, peer, threads, members) = attach(&mut client, &options)?;
+        let (id, peer, threads, swarm) = attach(&mut client, &options)?;
         let events = Events::start(client.another()?, id)?;
         let (held, outstanding) = (Vec::new(), BTreeSet::new());
         let client = RefCell::new(client);
-        Ok(Self { client, options, id, peer, threads, members, events, held, outstanding })
+        let (members, looked) = (None, Instant::now());
+        let run =
+            Self { client, options, id, peer, threads, swarm, members, looked, events, held, outstanding };
+        Ok(run)
     }
 
     /// Who runs the node.
@@ -99,11 +109,6 @@ impl RemoteRun {
     /// Compute threads of the node for its own commands.
     pub fn threads(&self) -> usize {
         self.threads
-    }
-
-    /// Other members of the swarm that are connected now.
-    pub fn members(&self) -> u32 {
-        self.members
     }
 
     fn call(&self, call: &Call) -> Result<Answer, RunError> {
@@ -131,8 +136,7 @@ impl RemoteRun {
     fn attach_again(&mut self) -> Result<Vec<Outcome>, RunError> {
         tracing::info!("the node had given this command up; it asks again");
         let mut client = self.client.borrow_mut();
-        (self.id, self.peer, self.threads, self.members) =
-            attach(&mut client, &self.options).map_err(gone)?;
+        (self.id, self.peer, self.threads, self.swarm) = attach(&mut client, &self.options).map_err(gone)?;
         self.events = Events::start(client.another().map_err(gone)?, self.id).map_err(gone)?;
         self.held.clear();
         let (elapsed, worker) = (Duration::ZERO, self.peer);
@@ -214,11 +218,13 @@ fn ask_for_events(
     }
 }
 
-fn attach(client: &mut Client, options: &RemoteOptions) -> Result<(u64, PeerId, usize, u32), ClientError> {
+type Attached = (u64, PeerId, usize, Option<String>);
+
+fn attach(client: &mut Client, options: &RemoteOptions) -> Result<Attached, ClientError> {
     let RemoteOptions { title, swarm, retries_dead, model } = options.clone();
     let process = std::process::id();
     match client.call(&Call::Attach { title, process, swarm, retries_dead, model })? {
-        Answer::Attached { client, peer, threads, members } => Ok((client, peer, threads as usize, members)),
+        Answer::Attached { client, peer, threads, swarm } => Ok((client, peer, threads as usize, swarm)),
         other => Err(ClientError::Malformed(format!("{other:?}"))),
     }
 }
@@ -310,6 +316,30 @@ impl Runner for RemoteRun {
             Ok(Err(Lost::Failed(error))) => Err(gone(error)),
             Err(RecvTimeoutError::Timeout) => Ok(Vec::new()),
             Err(RecvTimeoutError::Disconnected) => Err(stopped()),
+        }
+    }
+
+    fn remark(&mut self) -> Option<String> {
+        let swarm = self.swarm.as_ref()?;
+        if self.looked.elapsed() < LOOK_EVERY {
+            return None;
+        }
+        self.looked = Instant::now();
+        let peers: Vec<PeerView> = self.client.borrow_mut().get("/v1/peers").ok()?;
+        let now = peers.iter().filter(|peer| peer.swarms.contains(swarm)).count();
+        let before = self.members.replace(now);
+        match (before, now, self.threads) {
+            (None | Some(0), 1.., _) => Some(format!("other members of {swarm} are connected: {now}")),
+            (None | Some(1..), 0, 0) => {
+                Some(format!("no other member of {swarm} is connected: waiting for one"))
+            }
+            (None, 0, _) => {
+                Some(format!("no other member of {swarm} is connected: this node computes alone"))
+            }
+            (Some(1..), 0, _) => {
+                Some(format!("the other members of {swarm} are gone: this node goes on alone"))
+            }
+            _ => None,
         }
     }
 

@@ -337,12 +337,9 @@ async fn attach(desk: &Desk, call: Call) -> Result<Answer, Failure> {
     let placement = place(&book, &swarm)?;
     let record = placement.and_then(|id| book.get(&id));
     let name = record.map(|record| record.founding().name.to_string());
-    let is_member =
-        |peer: &crate::node::PeerInfo| name.as_ref().is_some_and(|name| peer.swarms.contains(name));
-    let members = status.peers.iter().filter(|peer| is_member(peer)).count() as u32;
     let is_plain = |c: &char| !c.is_control();
     let title = title.chars().filter(is_plain).take(TITLE_CHARACTERS_MAX).collect();
-    let about = ClientAbout { title, process, swarm: name, retries_dead };
+    let about = ClientAbout { title, process, swarm: name.clone(), retries_dead };
     let client = desk.control.attach(about).await?;
     let id = client.id();
     if !desk.sessions.add(client, placement) {
@@ -350,7 +347,7 @@ async fn attach(desk: &Desk, call: Call) -> Result<Answer, Failure> {
         return Err(Failure::usage(StatusCode::TOO_MANY_REQUESTS, why));
     }
     let threads = status.own_threads as u32;
-    Ok(Answer::Attached { client: id, peer: desk.control.peer(), threads, members })
+    Ok(Answer::Attached { client: id, peer: desk.control.peer(), threads, swarm: name })
 }
 
 /// What went wrong, as the answer.

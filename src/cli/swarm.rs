@@ -190,7 +190,7 @@ fn join(mut seat: Seat, ticket: String, context: &Context, stop: &Stop) -> anyho
         talk::say(&format!("this node is a member of {name} already"));
         return Ok(Exit::Done);
     }
-    let mut role = view.role.clone();
+    let (mut role, mut refused) = (view.role.clone(), None);
     with_node(seat, context, stop, |client| {
         let begun = Instant::now();
         while role == "pending" && begun.elapsed() < JOIN_WAIT && !stop.is_asked() {
@@ -198,11 +198,21 @@ fn join(mut seat: Seat, ticket: String, context: &Context, stop: &Stop) -> anyho
             let SwarmAnswer::List { swarms } = client.post("/v1/swarms", &SwarmCommand::List)? else {
                 bail!("the running node answers something else");
             };
-            role =
-                swarms.into_iter().find(|other| other.id == view.id).map_or(role.clone(), |other| other.role);
+            if let Some(now) = swarms.into_iter().find(|other| other.id == view.id) {
+                (role, refused) = (now.role, now.refused);
+            }
+            if refused.is_some() {
+                // This ticket lets nobody in any more.
+                let _: SwarmAnswer =
+                    client.post("/v1/swarms", &SwarmCommand::Leave { swarm: view.id.clone() })?;
+                break;
+            }
         }
         Ok(())
     })?;
+    if let Some(why) = refused {
+        bail!(UsageError(format!("not admitted to {name}: {why}")));
+    }
     if role != "pending" {
         let id = short(&view.id);
         talk::say(&format!("joined {name} ({id}); `edge run` lends it this machine"));

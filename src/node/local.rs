@@ -136,6 +136,11 @@ pub trait Runner {
     /// [`RunError`]: what was not written is lost and was not reported.
     fn poll(&mut self, wait: Duration) -> Result<Vec<Outcome>, RunError>;
 
+    /// What a person should know of who computes, where that has changed. To be asked now and then.
+    fn remark(&mut self) -> Option<String> {
+        None
+    }
+
     /// Stops compute between two operators, keeps what is whole, and reports it.
     ///
     /// # Errors

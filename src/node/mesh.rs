@@ -131,6 +131,8 @@ pub(super) struct Mesh {
     worker: WorkerHandle,
     aggregator: AggregatorHandle,
     desk: Rc<Desk>,
+    /// Why this node is not let in, and will not be by the same ticket.
+    refused: BTreeMap<SwarmId, Refusal>,
     arrivals: Arc<Semaphore>,
     tasks: JoinSet<Event>,
     begun: Instant,
@@ -189,6 +191,7 @@ impl Mesh {
             worker,
             aggregator,
             desk,
+            refused: BTreeMap::new(),
             arrivals: Arc::new(Semaphore::new(ARRIVALS_MAX)),
             tasks: JoinSet::new(),
             begun: Instant::now(),

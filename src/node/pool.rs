@@ -12,7 +12,14 @@ impl SwarmAnswer {
     pub fn with_public(mut self, is_public: bool) -> Self {
         if let (Self::List { swarms }, true) = (&mut self, is_public) {
             let (name, id) = ("public".to_owned(), PUBLIC_SWARM.to_string());
-            swarms.push(SwarmView { name, id, role: "member".to_owned(), epoch: 0, members: 0 });
+            swarms.push(SwarmView {
+                name,
+                id,
+                role: "member".to_owned(),
+                epoch: 0,
+                members: 0,
+                refused: None,
+            });
         }
         self
     }

@@ -294,7 +294,10 @@ async fn find_bootstrap(
                 }
                 return Ok(());
             }
-            Err(error) => tracing::warn!(%error, "bootstrap node not found"),
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%error, cause, "bootstrap node not found");
+            }
         }
         tokio::select! {
             () = cancelled.cancelled() => return Ok(()),

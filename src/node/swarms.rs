@@ -157,6 +157,9 @@ pub struct SwarmView {
     pub epoch: u64,
     /// As far as this node knows.
     pub members: usize,
+    /// Why this node is not let in, and will not be by the same ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// An invite, for people.
@@ -262,6 +265,7 @@ impl SwarmView {
             role: role(record.role()).to_owned(),
             epoch: record.epoch(),
             members: record.members().len(),
+            refused: None,
         }
     }
 }

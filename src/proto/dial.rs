@@ -227,7 +227,9 @@ impl Dialer {
     pub fn sighted(&mut self, now: Timestamp, node: u64, addresses: &[SocketAddr]) {
         for &address in addresses {
             self.learn(now, address, None, Origin::Lan);
-            if let Some(target) = self.targets.get_mut(&address) {
+            // What its owner named, or was met before, no announcement may tie to a node of its choice.
+            if let Some(target) = self.targets.get_mut(&address).filter(|target| target.origin == Origin::Lan)
+            {
                 target.node = Some(node);
             }
         }

@@ -25,10 +25,11 @@ const INCOMING_BYTES_MAX: u64 = 16 << 10;
 /// Bytes kept for all attempts that wait.
 const INCOMING_BYTES_TOTAL_MAX: u64 = 512 << 10;
 
-/// Silence after which a connection counts as broken.
-pub const IDLE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Silence after which a connection counts as broken. It begins anew with our own next sign of life (RFC 9000, 10.1), so a
+/// peer that vanishes is gone after this and [`KEEP_ALIVE`] at the latest: a minute.
+pub const IDLE_WAIT_MAX: Duration = Duration::from_secs(40);
 
-/// Silence after which a sign of life is sent: two may be lost before [`IDLE_WAIT_MAX`], and most NATs forget a
+/// Silence after which a sign of life is sent: one may be lost before [`IDLE_WAIT_MAX`], and most NATs forget a
 /// UDP flow after 30 s.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
@@ -54,7 +55,7 @@ pub(super) const OPEN_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Longest wait for peers to hear that we leave. The goodbye is sent at once; the rest of the time answers packets
 /// that were under way.
-pub(super) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(3);
+pub(super) const DRAIN_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// A frame up to this length needs no place of its own: with every stream of 256 peers that comes to 208 MiB at worst,
 /// and nearly all messages are shorter.

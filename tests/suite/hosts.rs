@@ -110,7 +110,7 @@ fn without_its_workers_an_embed_goes_on_alone() {
     namespace::alone("hosts::without_its_workers_an_embed_goes_on_alone", || {
         let hosts = swarm(3);
         let founder = &hosts[0];
-        write_documents(&founder.edge, 5);
+        write_documents(&founder.edge, 10);
         let mut lent: Vec<Running> = hosts[1..].iter().map(lend).collect();
         let mut embed = founder.start(EMBED);
         hosts[1..].iter().for_each(|host| host.wait_for(DELIVERED));

@@ -111,6 +111,6 @@ fn tickets_that_are_none_are_refused_with_the_reason() {
         third.run(&["swarm", "join", ticket]).expect(0, &["joined home"]);
         // The ticket was for one.
         let fourth = Host::new(4, Family::V4);
-        fourth.run(&["swarm", "join", ticket]).expect(0, &["used up", "pending"]);
+        fourth.run(&["swarm", "join", ticket]).expect(2, &["not admitted to home", "used up"]);
     });
 }

@@ -16,7 +16,7 @@ use super::{
     sink::{Line, Sink, SinkError},
 };
 use crate::{
-    cli::human,
+    cli::{human, talk},
     inference::{Job, SEGMENT_BYTES_MAX, Stop},
     node::{Failure, Outcome, RunError, Runner},
     wire::{ContentKey, PeerId, SegmentResult},
@@ -218,6 +218,9 @@ impl Embedding {
             if run.outstanding() > 0 {
                 let outcomes = run.poll(POLL_WAIT)?;
                 self.take_in(outcomes, progress);
+            }
+            if let Some(remark) = run.remark() {
+                talk::say(&remark);
             }
             progress.tick();
         }

@@ -28,6 +28,13 @@ impl Mesh {
         let decided = decide(&self.swarms, &self.key, wall_clock_ms(), || own_addresses(port), command);
         let answer = match decided {
             Err(error) => Err(error),
+            Ok((None, SwarmAnswer::List { mut swarms })) => {
+                for view in &mut swarms {
+                    let refusal = self.refused.iter().find(|(id, _)| id.to_string() == view.id);
+                    view.refused = refusal.map(|(_, refusal)| refusal.to_string());
+                }
+                Ok(SwarmAnswer::List { swarms })
+            }
             Ok((None, answer)) => Ok(answer.with_public(self.is_public)),
             Ok((Some(Change::Public(bootstrap)), answer)) => {
                 self.set_public(bootstrap).await?;
@@ -49,6 +56,8 @@ impl Mesh {
 
     async fn put(&mut self, record: SwarmRecord) -> Result<(), NodeError> {
         let id = record.id();
+        // Another ticket, perhaps.
+        self.refused.remove(&id);
         let epoch_before = self.swarms.get(&id).map(SwarmRecord::epoch);
         let is_new_epoch = epoch_before.is_some_and(|before| before != record.epoch());
         self.replace(record).await?;
@@ -90,6 +99,7 @@ impl Mesh {
     ) -> Result<(), NodeError> {
         self.disk.call(move |store| store.remove_swarm(&id)).await?;
         self.swarms.remove(&id);
+        self.refused.remove(&id);
         self.judge_links().await?;
         let _ = waiting.send(Ok(answer));
         Ok(())

@@ -199,9 +199,15 @@ impl Mesh {
             }
             Err(error) => {
                 tracing::warn!(swarm = %name, peer = %peer.short(), %error, "not admitted");
+                if let AskError::NotAdmitted(refusal) = error
+                    && !refusal.is_passing()
+                {
+                    self.refused.insert(swarm, refusal);
+                }
                 return Ok(());
             }
         };
+        self.refused.remove(&swarm);
         match record.take_up(&admitted) {
             Ok(decided) => {
                 self.keep(decided).await?;
