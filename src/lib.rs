@@ -12,7 +12,7 @@
 //! inference   segment, chunk, tokenise, batch, embed; the model folder
 //! transport   QUIC between keys that were proved, and bounded frames on its streams
 //! discovery   who else is there: mDNS, bootstrap addresses, what a peer may tell
-//! proto       decisions without IO: ledger, queue, dialler, membership, backoff
+//! proto       decisions without IO: ledger, queue, neighbours, dialler, membership, backoff, rates
 //! wire        what crosses a socket or lies on disk: ids, records, messages, their exact bytes
 //! ```
 //!
@@ -34,7 +34,9 @@
 //!
 //! # The life of one job, in a swarm
 //! 1. As above, but the job goes through the control socket ([`api`]) to the [`node`] that runs here, or that the command
-//!    brought with it: to its `aggregator`, which keeps its text in memory and asks the [`proto::Ledger`] who may have it. Workers wait in a long poll, and get leases in proportion to their speed.
+//!    brought with it: to its `aggregator`, which keeps its text in memory and asks the [`proto::Ledger`] who may have it.
+//!    Its demand is told to neighbours, and by them to theirs ([`proto::Neighbours`]); workers that hear of it come, wait
+//!    in a long poll, and get leases in proportion to their speed.
 //! 2. A worker writes the job to its queue, runs it, and writes the result in its place: each step is a transaction
 //!    that the [`proto::Queue`] asked for. A courier delivers it until the aggregator has answered.
 //! 3. The aggregator checks what came, writes it with its receipt, and only then answers the worker and tells whoever
@@ -47,7 +49,8 @@
 //!   what was not yet written, and the same command goes on from there.
 //! - One bad document never fails a batch: it is named with its reason, the others are in the output.
 //! - Memory does not grow with the input, but for a few hundred bytes a document and a segment.
-//! - Text goes to members of the swarm that its owner named, and to nobody else. Without `--swarm` no socket is opened.
+//! - Text goes to members of the swarm that its owner named, and to nobody else. Without `--swarm` no
+//!   network socket is opened.
 //! - What a peer sends is bounded before it is read, and judged before it counts.
 
 pub mod api;

@@ -229,7 +229,7 @@ impl Mesh {
                     None => return Ok(()),
                 },
                 arrival = endpoint.accept() => match arrival {
-                    Some(arrival) if self.links.len() < LINKS_MAX + STRANGERS_MAX => {
+                    Some(arrival) if self.links.len() < LINKS_MAX + public::LINKS_MAX + STRANGERS_MAX => {
                         let greeting = self.greeting();
                         let Ok(permit) = Arc::clone(&self.arrivals).try_acquire_owned() else {
                             arrival.refuse();
@@ -369,6 +369,9 @@ impl Mesh {
             }
             Event::Chosen(connection, greeted) => {
                 let swarms = self.shared(connection.peer(), &greeted.credentials, greeted.is_public).await?;
+                if connection.is_closed() {
+                    return Ok(());
+                }
                 if let Some(before) = self.links.get(&connection.peer()) {
                     before.connection.close(CloseCode::Duplicate);
                 }

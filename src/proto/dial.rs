@@ -137,8 +137,11 @@ impl Dialer {
         }
         if let Some(known) = self.targets.get_mut(&address) {
             // What others tell does not overrule what its owner gave.
-            let is_trusted = origin <= known.origin || known.expected.is_none();
+            let is_given = known.origin <= Origin::Ticket;
+            let is_trusted = origin <= known.origin || (known.expected.is_none() && !is_given);
             known.origin = known.origin.min(origin);
+            // A peer of the pool may be one of a closed swarm as well.
+            known.is_pool &= !matches!(origin, Origin::Bootstrap | Origin::Ticket | Origin::Told);
             if is_trusted && expected.is_some() && known.expected != expected {
                 (known.expected, known.failures, known.not_before) = (expected, 0, now);
             } else if origin == Origin::Lan && known.failures > 0 {
@@ -326,8 +329,11 @@ impl Dialer {
                 self.connected.insert(peer);
             }
             Dialled::Stranger(_) => {
-                // Its key is no promise: whoever sits there next week may be one of ours.
-                target.expected = None;
+                // Its key is no promise: whoever sits there next week may be one of ours. But who was named with an
+                // address is expected there and nobody else.
+                if target.origin > Origin::Ticket {
+                    target.expected = None;
+                }
                 target.failures = 0;
                 target.is_stranger = true;
                 target.not_before = now.after(STRANGER_AGAIN);
@@ -396,7 +402,7 @@ impl Dialer {
     pub fn retry_all(&mut self, now: Timestamp) {
         for target in self.targets.values_mut() {
             target.not_before = target.not_before.min(now);
-            target.is_stranger = false;
+            (target.is_stranger, target.is_pool) = (false, false);
         }
     }
 }

@@ -44,6 +44,8 @@ const LINKS_LOW: usize = 5;
 /// Links that an idle node keeps to peers with which it shares only the public pool, beside those to members; nobody may
 /// place work there yet, so they are for finding each other.
 const POOL_LINKS_MAX: usize = 6;
+/// And those that a bootstrap node keeps: below what it takes in, so that newcomers find a place to ask at.
+const POOL_LINKS_SERVED: usize = 48;
 /// Below so many of these it dials.
 const POOL_LINKS_LOW: usize = 3;
 /// Neighbours that are asked for demand at a time.

@@ -208,13 +208,17 @@ impl Mesh {
             }
         };
         self.refused.remove(&swarm);
+        let was_shown = record.credential().is_some();
         match record.take_up(&admitted) {
             Ok(decided) => {
                 self.keep(decided).await?;
                 tracing::info!(swarm = %name, "this node is a member");
-                // Who we are has changed: the connection begins anew, with an introduction.
-                if let Some(link) = self.links.get(&peer) {
-                    link.connection.close(CloseCode::Duplicate);
+                // Who we are has changed: the connection begins anew, with an introduction. Others may share this
+                // swarm with us too, and have not shown it to who was no member.
+                for (other, link) in &self.links {
+                    if *other == peer || !was_shown {
+                        link.connection.close(CloseCode::Duplicate);
+                    }
                 }
                 self.judge_links().await?;
                 self.dialer.retry_all(self.now());

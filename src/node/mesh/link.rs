@@ -140,6 +140,13 @@ impl Mesh {
         let strangers = self.links.values().filter(|link| !link.is_member()).count();
         if (swarms.is_empty() && strangers >= STRANGERS_MAX) || !self.has_room_for(&swarms) {
             connection.close(CloseCode::Full);
+            let now = self.now();
+            self.dialer.lost(now, &peer);
+            self.dialer.rest(now, &peer);
+            self.around.machine.lost(now, &peer, false);
+            if before.is_some() && !swarms.is_empty() {
+                self.tell_worker(ToWorker::Disconnected(peer)).await;
+            }
             return Ok(());
         }
         self.ask_to_renew(&connection, &greeted.credentials);
@@ -212,7 +219,10 @@ impl Mesh {
         let (now, was_member) = (self.now(), link.is_member());
         self.dialer.lost(now, &peer);
         let let_go = self.around.machine.lost(now, &peer, closed == Closed::ByPeer(CloseCode::Leaving));
-        if let_go || closed == Closed::ByPeer(CloseCode::Surplus) {
+        // Where there is no place, or none for us, we are not back at once.
+        let is_unwanted =
+            matches!(closed, Closed::ByPeer(CloseCode::Surplus | CloseCode::Full | CloseCode::Refused));
+        if let_go || is_unwanted {
             self.dialer.rest(now, &peer);
         }
         if !was_member {

@@ -175,8 +175,8 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, rank: Rank) -> A
             tell(&desk.mesh, ToMesh::PeersAsked(peer, sender)).await?;
             encoded(&answered.await.map_err(|_| leaving())?)
         }
-        Pull::KIND => work(frame, standing, desk).await,
-        // Whoever is only in the pool gets no more than that: nothing of it exists yet.
+        // Whoever is only in the pool gets no more than that: no work can be placed there yet, and whoever asks for work
+        // counts when it is shared.
         _ if rank == Rank::Public => Err(Failure::Refused(RefusalReason::Stranger, 0)),
         DemandAsked::KIND => {
             let (asked, (sender, answered)) = (wire::decode(frame)?, oneshot::channel());

@@ -7,7 +7,7 @@ use core::net::SocketAddr;
 
 use super::{
     ASIDE, Effect, IDLE_LINK, LINKS_IDLE_MAX, LINKS_LOW, LINKS_MAX, LOOK_AROUND, Neighbours, POOL_LINKS_LOW,
-    POOL_LINKS_MAX,
+    POOL_LINKS_MAX, POOL_LINKS_SERVED,
 };
 use crate::{
     proto::Timestamp,
@@ -65,7 +65,7 @@ impl Neighbours {
     /// Links that an idle node keeps, with members and with peers of the pool.
     pub(super) fn links_kept(&self) -> [(bool, usize); 2] {
         match self.part.serves {
-            true => [(false, LINKS_MAX), (true, LINKS_MAX)],
+            true => [(false, LINKS_MAX), (true, POOL_LINKS_SERVED)],
             false => [(false, LINKS_IDLE_MAX), (true, POOL_LINKS_MAX)],
         }
     }
