@@ -139,19 +139,8 @@ pub(super) struct OwnNode {
 }
 
 impl OwnNode {
-    /// Starts one for as long as a command takes.
-    pub(super) fn start(
-        context: &Context,
-        alone: Alone,
-        folder: ModelFolder,
-        threads: Threads,
-        ended: impl FnOnce() + Send + 'static,
-    ) -> anyhow::Result<Self> {
-        Self::start_for(Duty::default(), context, alone, folder, threads, ended)
-    }
-
     /// Starts one.
-    pub(super) fn start_for(
+    pub(super) fn start(
         duty: Duty,
         context: &Context,
         alone: Alone,

@@ -108,7 +108,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let threads = Threads { lent, own: context.threads() };
     let public = arguments.swarm.is_some() || alone.store.public()?.is_some();
     let duty = Duty { serves: arguments.bootstrap_node, public };
-    let node = OwnNode::start_for(duty, context, alone, folder, threads, ended)?;
+    let node = OwnNode::start(duty, context, alone, folder, threads, ended)?;
     let names = swarms.iter().map(|record| record.founding().name.to_string());
     let names: Vec<String> = names.chain(public.then(|| "public".to_owned())).collect();
     let (id, port) = (context.identity()?.peer_id().short(), node.port());

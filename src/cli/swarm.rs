@@ -14,7 +14,7 @@ use super::{
     context::{Context, stop_on_signals},
     exit::{Exit, UsageError},
     human,
-    node::{OwnNode, Seat, Threads},
+    node::{Duty, OwnNode, Seat, Threads},
     table::Table,
     talk,
 };
@@ -283,7 +283,8 @@ fn with_node(
         Seat::Running(mut client) => body(&mut client),
         Seat::Alone(alone) => {
             let folder = find_model(context.config.model(), &context.config.data_dir())?;
-            let node = OwnNode::start(context, alone, folder, Threads { lent: 0, own: 0 }, || ())?;
+            let node =
+                OwnNode::start(Duty::default(), context, alone, folder, Threads { lent: 0, own: 0 }, || ())?;
             let done = node.client(context).and_then(|mut client| body(&mut client));
             node.finish(stop)?;
             done

@@ -127,6 +127,20 @@ fn without_its_workers_an_embed_goes_on_alone() {
 }
 
 #[test]
+fn others_compute_all_where_the_founder_computes_nothing() {
+    namespace::alone("hosts::others_compute_all_where_the_founder_computes_nothing", || {
+        let hosts = swarm(3);
+        let founder = &hosts[0];
+        write_documents(&founder.edge, 6);
+        let _lent: Vec<Running> = hosts[1..].iter().map(lend).collect();
+        let arguments = ["embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--others-only", "--json"];
+        let shares = ended_as_alone(founder, founder.start(&arguments));
+        assert!(!shares.contains_key("this node"), "{shares:?}");
+        assert!(of_others(&shares) > 0, "{shares:?}");
+    });
+}
+
+#[test]
 fn three_hosts_meet_by_mdns_alone() {
     namespace::alone("hosts::three_hosts_meet_by_mdns_alone", || {
         let hosts = swarm(3);

@@ -21,6 +21,13 @@ use crate::{edge::Edge, namespace};
 const WAIT: Duration = Duration::from_secs(20);
 const BYTES_MAX: usize = 1 << 20;
 
+/// Asks for as little work as one can.
+fn pull() -> Pull {
+    let (duty_permille, power) = (1000, PowerSource::Mains);
+    let budget = Budget { threads: 1, duty_permille, tokens_per_s: 1, power, lasts_s: None };
+    Pull { budget, models: Vec::new(), chunker: 1, tokens: 1, jobs: 1, wait_ms: 0 }
+}
+
 /// A node in a namespace of the test's own, and somebody who dials it.
 struct Scene {
     node: PeerId,
@@ -153,17 +160,9 @@ fn strangers_get_no_work_no_peers_and_no_membership() {
         let edge = Edge::new();
         against_a_node(&edge, async |scene, ticket| {
             let (connection, ..) = scene.met().await;
-            let budget = Budget {
-                threads: 1,
-                duty_permille: 1000,
-                tokens_per_s: 1,
-                power: PowerSource::Mains,
-                lasts_s: None,
-            };
-            let pull = Pull { budget, models: Vec::new(), chunker: 1, tokens: 1, jobs: 1, wait_ms: 0 };
             let swarm = ticket.founding().id();
             for frame in [
-                wire::encode(&pull),
+                wire::encode(&pull()),
                 wire::encode(&PeersAsked {}),
                 wire::encode(&Release { attempts: vec![1] }),
                 wire::encode(&LeaveSwarm { swarm }),
@@ -279,18 +278,10 @@ fn a_peer_of_the_public_pool_gets_its_peers_and_nothing_of_a_closed_swarm() {
                 let later: Refused = wire::decode(&list().await).unwrap();
                 assert_eq!(later.reason, RefusalReason::Full);
                 assert!((30_000..=60_000).contains(&later.retry_ms), "{later:?}");
-                // Work of the pool it may ask for; there is none. Nothing else is answered.
-                let budget = Budget {
-                    threads: 1,
-                    duty_permille: 1000,
-                    tokens_per_s: 1,
-                    power: PowerSource::Mains,
-                    lasts_s: None,
-                };
-                let pull = Pull { budget, models: Vec::new(), chunker: 1, tokens: 1, jobs: 1, wait_ms: 0 };
+                // Nothing else is answered: not even work of the pool, where nobody can place any yet.
                 let swarm = ticket.founding().id();
                 for frame in [
-                    wire::encode(&pull),
+                    wire::encode(&pull()),
                     wire::encode(&DemandAsked { after: 0, wait_ms: 0 }),
                     wire::encode(&DemandTold { upto: 0, adverts: Vec::new() }),
                     wire::encode(&Release { attempts: vec![1] }),

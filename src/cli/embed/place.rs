@@ -7,7 +7,7 @@ use crate::{
         context::Context,
         exit::UsageError,
         human,
-        node::{Alone, OwnNode, Seat, Threads, book},
+        node::{Alone, Duty, OwnNode, Seat, Threads, book},
         talk,
     },
     inference::{ModelFolder, Stop},
@@ -70,7 +70,8 @@ pub(super) fn placed(
                 return Ok(Placed { run: Box::new(run), node: None, threads, own });
             }
             let lent = Threads { lent: 0, own: if arguments.others_only { 0 } else { threads } };
-            let node = OwnNode::start(context, Alone { store, lock }, folder.clone(), lent, || ())?;
+            let node =
+                OwnNode::start(Duty::default(), context, Alone { store, lock }, folder.clone(), lent, || ())?;
             let run = RemoteRun::new(node.client(context)?, options)?;
             Ok(Placed { run: Box::new(run), node: Some(node), threads, own })
         }

@@ -15,7 +15,7 @@ use crate::{
 
 /// Links to peers that share only the pool with us: a quarter of all, so that members find room.
 pub(super) const LINKS_MAX: usize = 64;
-/// Longest question of such a peer: a pull, or a request to join a closed swarm.
+/// Longest question of such a peer: a request to join a closed swarm.
 pub(super) const BYTES_MAX: usize = 2048;
 /// Such a peer gets a list of others once in so long …
 const LIST_PER: Duration = Duration::from_secs(60);
