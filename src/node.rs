@@ -5,6 +5,7 @@
 
 mod aggregator;
 mod ask;
+mod bootstrap;
 mod caught;
 mod clock;
 mod compute;

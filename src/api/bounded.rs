@@ -1,9 +1,10 @@
-//! A bounded number of connections to the control socket.
+//! A bounded number of connections to the control socket, in all and of each user.
 
 use std::{
+    collections::BTreeMap,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
 };
 
@@ -21,15 +22,59 @@ use tokio::{
 /// Connections at once, two for each command that asks for jobs and some for those that look; one more waits.
 const CONNECTIONS_MAX: usize = 2 * SESSIONS_MAX + 32;
 
+/// Of a user who is neither root nor who runs the node: a shared socket is not filled by one who only holds it open …
+const OF_USER_MAX: usize = 16;
+/// … nor by several of them.
+const OF_OTHERS_MAX: usize = CONNECTIONS_MAX / 2;
+
 /// A listener that holds back when there are [`CONNECTIONS_MAX`] connections.
 pub(super) struct Bounded {
     listener: UnixListener,
     permits: Arc<Semaphore>,
+    owner: u32,
+    others: Others,
+}
+
+/// Connections of other users.
+#[derive(Clone, Debug, Default)]
+struct Others(Arc<Mutex<BTreeMap<u32, usize>>>);
+
+impl Others {
+    fn enter(&self, user: u32) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = counts.get(&user).copied().unwrap_or(0);
+        if own >= OF_USER_MAX || counts.values().sum::<usize>() >= OF_OTHERS_MAX {
+            return None;
+        }
+        counts.insert(user, own + 1);
+        Some(Place { others: self.clone(), user })
+    }
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    others: Others,
+    user: u32,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.others.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.user) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.user);
+            }
+        }
+    }
 }
 
 impl Bounded {
-    pub(super) fn new(listener: UnixListener) -> Self {
-        Self { listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    /// `owner` is who runs the node.
+    pub(super) fn new(listener: UnixListener, owner: u32) -> Self {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        Self { listener, permits, owner, others: Others::default() }
     }
 }
 
@@ -45,7 +90,14 @@ impl Listener for Bounded {
                 continue;
             };
             let (stream, address) = Listener::accept(&mut self.listener).await;
-            return (Permitted { stream, _permit: permit }, address);
+            // Of whom the kernel says nothing is somebody else.
+            let user = stream.peer_cred().map_or(u32::MAX, |cred| cred.uid());
+            if user == 0 || user == self.owner {
+                return (Permitted { stream, _permit: permit, _place: None }, address);
+            }
+            if let Some(place) = self.others.enter(user) {
+                return (Permitted { stream, _permit: permit, _place: Some(place) }, address);
+            }
         }
     }
 
@@ -58,6 +110,7 @@ impl Listener for Bounded {
 pub(super) struct Permitted {
     stream: UnixStream,
     _permit: OwnedSemaphorePermit,
+    _place: Option<Place>,
 }
 
 impl Permitted {
@@ -87,5 +140,22 @@ impl AsyncWrite for Permitted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_users_do_not_fill_it() {
+        let others = Others::default();
+        let one: Vec<_> = (0..99).filter_map(|_| others.enter(1000)).collect();
+        assert_eq!(one.len(), OF_USER_MAX);
+        let all: Vec<_> = (1001..9999).filter_map(|user| others.enter(user)).collect();
+        assert_eq!(one.len() + all.len(), OF_OTHERS_MAX);
+        drop((one, all));
+        assert!(others.0.lock().unwrap().is_empty());
+        assert!(others.enter(1000).is_some());
     }
 }

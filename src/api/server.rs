@@ -134,7 +134,7 @@ impl fmt::Debug for Server {
 }
 
 async fn serve(listener: UnixListener, desk: Desk, stop: CancellationToken) {
-    let sessions = desk.sessions.clone();
+    let (sessions, owner) = (desk.sessions.clone(), desk.owner);
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
@@ -152,7 +152,7 @@ async fn serve(listener: UnixListener, desk: Desk, stop: CancellationToken) {
         .layer(middleware::from_fn_with_state(desk.clone(), judge))
         .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
         .with_state(desk);
-    let bounded = Bounded::new(listener);
+    let bounded = Bounded::new(listener, owner);
     let service = router.into_make_service_with_connect_info::<Caller>();
     let asked = stop.clone();
     let stopping = sessions.stopping.clone();
@@ -341,13 +341,12 @@ async fn attach(desk: &Desk, call: Call) -> Result<Answer, Failure> {
     let title = title.chars().filter(is_plain).take(TITLE_CHARACTERS_MAX).collect();
     let about = ClientAbout { title, process, swarm: name.clone(), retries_dead };
     let client = desk.control.attach(about).await?;
-    let id = client.id();
-    if !desk.sessions.add(client, placement) {
+    let Some(session) = desk.sessions.add(client, placement) else {
         let why = "too many commands ask this node for jobs; wait for one to end";
         return Err(Failure::usage(StatusCode::TOO_MANY_REQUESTS, why));
-    }
+    };
     let threads = status.own_threads as u32;
-    Ok(Answer::Attached { client: id, peer: desk.control.peer(), threads, swarm: name })
+    Ok(Answer::Attached { client: session, peer: desk.control.peer(), threads, swarm: name })
 }
 
 /// What went wrong, as the answer.

@@ -1,4 +1,4 @@
-//! Commands that ask for jobs, each with a name; one that is not heard for a while is taken for gone.
+//! Commands that ask for jobs, each with a number that nobody guesses; one that is not heard for a while is taken for gone.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::{Answer, Told};
 use crate::{
-    node::{AggregatorClient, ClientDesk, ClientEvent, ClientId, NodeError},
+    node::{AggregatorClient, ClientDesk, ClientEvent, NodeError},
     wire::{JobSpec, SwarmId},
 };
 
@@ -24,6 +24,10 @@ const GONE_AFTER: Duration = Duration::from_secs(10);
 const EVENTS_WAIT_MAX: Duration = Duration::from_secs(3);
 /// Commands that ask for jobs at once.
 pub(super) const SESSIONS_MAX: usize = 64;
+
+/// What a command calls itself here; drawn anew by each node, so that one which was attached to an earlier node is not
+/// taken for another that is attached to this.
+pub(super) type SessionId = u64;
 
 struct Session {
     desk: ClientDesk,
@@ -45,17 +49,17 @@ impl Session {
 /// All of them.
 #[derive(Clone, Default)]
 pub(super) struct Sessions {
-    all: Arc<Mutex<BTreeMap<ClientId, Arc<Session>>>>,
+    all: Arc<Mutex<BTreeMap<SessionId, Arc<Session>>>>,
     /// The node ends: whoever waits hears of it.
     pub(super) stopping: CancellationToken,
 }
 
 impl Sessions {
-    fn locked<T>(&self, body: impl FnOnce(&mut BTreeMap<ClientId, Arc<Session>>) -> T) -> T {
+    fn locked<T>(&self, body: impl FnOnce(&mut BTreeMap<SessionId, Arc<Session>>) -> T) -> T {
         body(&mut self.all.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn get(&self, id: ClientId) -> Option<Arc<Session>> {
+    fn get(&self, id: SessionId) -> Option<Arc<Session>> {
         self.locked(|all| all.get(&id).cloned())
     }
 
@@ -64,13 +68,17 @@ impl Sessions {
         self.locked(|all| all.len())
     }
 
-    /// Takes a client in, and watches it; `false` where there are too many.
-    pub(super) fn add(&self, client: AggregatorClient, swarm: Option<SwarmId>) -> bool {
-        let (id, desk) = (client.id(), client.desk());
+    /// Takes a client in, and watches it; `None` where there are too many.
+    pub(super) fn add(&self, client: AggregatorClient, swarm: Option<SwarmId>) -> Option<SessionId> {
+        let mut id = [0; 8];
+        // Without entropy there would be no node.
+        getrandom::fill(&mut id).ok()?;
+        let id = SessionId::from_le_bytes(id);
+        let (name, desk) = (client.id(), client.desk());
         let heard = Mutex::new(Instant::now());
         let session = Arc::new(Session { desk, swarm, client: AsyncMutex::new(client), heard });
         let is_taken = self.locked(|all| {
-            let has_room = all.len() < SESSIONS_MAX;
+            let has_room = all.len() < SESSIONS_MAX && !all.contains_key(&id);
             if has_room {
                 all.insert(id, Arc::clone(&session));
             }
@@ -83,15 +91,15 @@ impl Sessions {
                     sleep_until(session.gone_at()).await;
                 }
                 if sessions.remove(id).await {
-                    tracing::info!(client = id, "a command is gone: nothing more is leased for it");
+                    tracing::info!(client = name, "a command is gone: nothing more is leased for it");
                 }
             });
         }
-        is_taken
+        is_taken.then_some(id)
     }
 
     /// Whether there was such a client. What only it had asked for is cancelled.
-    pub(super) async fn remove(&self, id: ClientId) -> bool {
+    pub(super) async fn remove(&self, id: SessionId) -> bool {
         let Some(session) = self.locked(|all| all.remove(&id)) else { return false };
         // A question that still waits keeps the client itself for a while.
         session.desk.detach().await;
@@ -102,7 +110,7 @@ impl Sessions {
         self.locked(BTreeMap::clear);
     }
 
-    pub(super) async fn submit(&self, id: ClientId, jobs: Vec<JobSpec>) -> Result<Answer, NodeError> {
+    pub(super) async fn submit(&self, id: SessionId, jobs: Vec<JobSpec>) -> Result<Answer, NodeError> {
         let Some(session) = self.get(id) else { return Ok(Answer::Unknown) };
         session.is_heard();
         let keys: Vec<_> = jobs.iter().map(|job| job.key).collect();
@@ -112,7 +120,7 @@ impl Sessions {
         Ok(Answer::Submitted { refused: refused.collect() })
     }
 
-    pub(super) async fn events(&self, id: ClientId, wait_ms: u32) -> Answer {
+    pub(super) async fn events(&self, id: SessionId, wait_ms: u32) -> Answer {
         let Some(session) = self.get(id) else { return Answer::Unknown };
         session.is_heard();
         let wait = Duration::from_millis(u64::from(wait_ms)).min(EVENTS_WAIT_MAX);

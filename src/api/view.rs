@@ -267,6 +267,7 @@ impl Status {
     /// Of a running node, in this process.
     pub fn of(status: &NodeStatus, models: Vec<ModelView>) -> Self {
         let (worker, ledger) = (&status.worker, &status.aggregator);
+        let swarms = status.swarms.iter().map(SwarmView::of);
         let is_computing = worker.queue.running > 0 || ledger.leased > 0;
         Self {
             peer_id: status.peer.to_string(),
@@ -290,7 +291,7 @@ impl Status {
                 done: status.totals.done,
                 dead: status.totals.dead_letters,
             },
-            swarms: status.swarms.iter().map(SwarmView::of).collect(),
+            swarms: swarms.chain(status.is_public.then(SwarmView::of_pool)).collect(),
             peers: status.peers.iter().map(PeerView::of).collect(),
             models,
             totals: Totals { jobs: worker.jobs_done, tokens: worker.tokens_done },

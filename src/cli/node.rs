@@ -212,16 +212,15 @@ fn options(
     store: &mut Store,
     threads: Threads,
 ) -> anyhow::Result<NodeOptions> {
-    let mut bootstrap = Vec::new();
-    let of_pool = if duty.public { store.public()?.unwrap_or_default() } else { Vec::new() };
-    for text in context.config.bootstrap().map(str::to_owned).chain(of_pool) {
-        let address: BootstrapAddress =
-            text.parse().map_err(|error| UsageError(format!("{text}: {error}")))?;
-        bootstrap.push(address);
-    }
+    let parse = |text: &str| -> anyhow::Result<BootstrapAddress> {
+        Ok(text.parse().map_err(|error| UsageError(format!("{text}: {error}")))?)
+    };
+    let bootstrap = context.config.bootstrap().map(parse).collect::<Result<_, _>>()?;
+    let of_pool = duty.public.then(|| store.public()).transpose()?.map(Option::unwrap_or_default);
+    let public = of_pool.map(|of_pool| of_pool.iter().map(|text| parse(text)).collect()).transpose()?;
     let (port, mdns) = (port(context, store)?, context.config.mdns());
     let (lent_threads, own_threads) = (threads.lent, threads.own);
-    let Duty { serves, public } = duty;
+    let serves = duty.serves;
     Ok(NodeOptions { port, lent_threads, own_threads, mdns, bootstrap, serves, public })
 }
 

@@ -92,13 +92,16 @@ fn at_rest(store: &Store, context: &Context) -> anyhow::Result<Status> {
         .into_iter()
         .collect();
     let letters = store.dead_letters()?.len();
+    let book = book(store)?;
+    let swarms = book.iter().map(SwarmView::of);
+    let pool = store.public()?.map(|_| SwarmView::of_pool());
     let mut status = Status {
         peer_id: Identity::load(&context.config.identity_dir())
             .map_or_else(|_| String::new(), |identity| identity.peer_id().to_string()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         port: store.port()?.unwrap_or(0),
         state: "not running".to_owned(),
-        swarms: book(store)?.iter().map(SwarmView::of).collect(),
+        swarms: swarms.chain(pool).collect(),
         models,
         ..Status::default()
     };

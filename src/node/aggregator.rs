@@ -316,9 +316,7 @@ impl Aggregator {
             Message::CancelClient(client, answer) => {
                 let _ = answer.send(self.cancel(client));
             }
-            Message::Raise(keys, answer) => {
-                let _ = answer.send(self.raise(keys));
-            }
+            Message::Raise(keys, answer) => self.raise(keys, answer),
         }
     }
 

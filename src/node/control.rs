@@ -55,6 +55,8 @@ pub struct NodeStatus {
     pub peers: Vec<PeerInfo>,
     /// Swarms.
     pub swarms: Vec<SwarmRecord>,
+    /// Whether it is in the public pool.
+    pub is_public: bool,
 }
 
 /// The way to a running node. Cheap to clone; every clone keeps the store open.
@@ -107,6 +109,7 @@ impl Control {
     /// [`NodeError::Ended`].
     pub async fn status(&self) -> Result<NodeStatus, NodeError> {
         let (aggregator, totals) = asked(&self.aggregator.0, ToAggregator::Counts).await?;
+        let (swarms, is_public) = asked(&self.mesh.0, ToMesh::Swarms).await?;
         Ok(NodeStatus {
             peer: self.facts.peer,
             port: self.facts.port,
@@ -116,7 +119,8 @@ impl Control {
             aggregator,
             totals,
             peers: self.peers().await?,
-            swarms: asked(&self.mesh.0, ToMesh::Swarms).await?,
+            swarms,
+            is_public,
         })
     }
 

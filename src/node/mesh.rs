@@ -4,6 +4,7 @@
 //! connection straight to the aggregator. The actor owns swarms and links; reading and writing streams is done by
 //! tasks, which tell it what came of it.
 
+mod arrivals;
 mod command;
 mod delegate;
 mod demand;
@@ -15,8 +16,14 @@ mod peers;
 mod public;
 mod serve;
 
-use std::{collections::BTreeMap, net::SocketAddr, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    rc::Rc,
+    time::Instant,
+};
 
+use arrivals::Arrivals;
 use demand::Around;
 pub(super) use demand::Signals;
 use ed25519_dalek::SigningKey;
@@ -25,7 +32,7 @@ use link::{Link, STRANGERS_MAX};
 pub use peers::PeerInfo;
 use serve::Desk;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -40,7 +47,7 @@ use super::{
     worker::{Message as ToWorker, WorkerHandle},
 };
 use crate::{
-    discovery::Sighting,
+    discovery::{BootstrapAddress, Sighting},
     proto::{
         Dialer, Dialled, LINKS_MAX, Neighbours, Origin, Part, Timestamp,
         membership::{SwarmRecord, Swarms},
@@ -54,8 +61,6 @@ use crate::{
 
 /// Messages that wait for the actor.
 const MESSAGES_MAX: usize = 256;
-/// Arrivals that have not introduced themselves yet: each may keep a window full of bytes.
-const ARRIVALS_MAX: usize = 64;
 
 /// What the actor is told.
 #[derive(Debug)]
@@ -78,8 +83,8 @@ pub(super) enum Message {
     Sighted(Sighting),
     /// An address to try.
     Learn(SocketAddr, Option<PeerId>, Origin),
-    /// The swarms, for people and commands.
-    Swarms(oneshot::Sender<Vec<SwarmRecord>>),
+    /// The swarms, and whether this node is in the public pool; for people and commands.
+    Swarms(oneshot::Sender<(Vec<SwarmRecord>, bool)>),
     /// Links, for people.
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     /// What its owner does with this node's swarms.
@@ -93,8 +98,8 @@ pub(super) enum Message {
 enum Event {
     /// A connection was made, or not; with the address where this node dialled.
     Met(Option<SocketAddr>, Result<(Connection, Greeted), MeetError>),
-    /// Of two connections that the same peer dialled, it has kept this one.
-    Chosen(Connection, Greeted),
+    /// Of two connections that the same peer dialled, it has kept this one; none where it has closed it.
+    Chosen(PeerId, Option<(Connection, Greeted)>),
     /// A connection has ended.
     Ended(PeerId, u64, Closed),
     /// A stranger's time is over.
@@ -107,6 +112,8 @@ enum Event {
     Leaving(SwarmId, SwarmAnswer, oneshot::Sender<Result<SwarmAnswer, SwarmsError>>),
     /// Demand, as a neighbour tells on this link.
     Heard(PeerId, u64, Result<DemandTold, AskError>),
+    /// Where a bootstrap node of the pool is.
+    Found(PeerId, Vec<SocketAddr>),
     Nothing,
 }
 
@@ -126,6 +133,9 @@ pub(super) struct Mesh {
     around: Around,
     /// Whether this node is in the public pool.
     is_public: bool,
+    pool_names: public::Names,
+    /// Peers of which a second connection waits for their choice.
+    rivals: BTreeSet<PeerId>,
     sighted: BTreeMap<String, Vec<SocketAddr>>,
     disk: Disk,
     worker: WorkerHandle,
@@ -133,7 +143,7 @@ pub(super) struct Mesh {
     desk: Rc<Desk>,
     /// Why this node is not let in, and will not be by the same ticket.
     refused: BTreeMap<SwarmId, Refusal>,
-    arrivals: Arc<Semaphore>,
+    arrivals: Arrivals,
     tasks: JoinSet<Event>,
     begun: Instant,
 }
@@ -148,7 +158,8 @@ pub(super) struct Start {
     pub(super) aggregator: AggregatorHandle,
     pub(super) signals: Signals,
     pub(super) part: Part,
-    pub(super) is_public: bool,
+    /// In the public pool, by way of these nodes; `None` where it is not.
+    pub(super) public: Option<Vec<BootstrapAddress>>,
     pub(super) seed: u64,
 }
 
@@ -162,7 +173,7 @@ impl Mesh {
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
     ) -> Result<MeshHandle, NodeError> {
-        let Start { key, boot, endpoint, disk, worker, aggregator, signals, part, is_public, seed } = start;
+        let Start { key, boot, endpoint, disk, worker, aggregator, signals, part, public, seed } = start;
         let ((records, _), met, starts) =
             disk.call(|store| Ok((store.swarms()?, store.met()?, store.begin()?))).await?;
         let mut swarms = Swarms::default();
@@ -185,14 +196,16 @@ impl Mesh {
             next_link: 0,
             dialer: Dialer::new(me, seed),
             around,
-            is_public,
+            is_public: public.is_some(),
+            pool_names: public::Names::default(),
+            rivals: BTreeSet::new(),
             sighted: BTreeMap::new(),
             disk,
             worker,
             aggregator,
             desk,
             refused: BTreeMap::new(),
-            arrivals: Arc::new(Semaphore::new(ARRIVALS_MAX)),
+            arrivals: Arrivals::default(),
             tasks: JoinSet::new(),
             begun: Instant::now(),
         };
@@ -202,6 +215,7 @@ impl Mesh {
             }
         }
         actor.learn_tickets();
+        actor.find(public.unwrap_or_default());
         tasks.spawn_local(actor.run(messages, signals, cancelled));
         Ok(MeshHandle(sender))
     }
@@ -231,12 +245,12 @@ impl Mesh {
                 arrival = endpoint.accept() => match arrival {
                     Some(arrival) if self.links.len() < LINKS_MAX + public::LINKS_MAX + STRANGERS_MAX => {
                         let greeting = self.greeting();
-                        let Ok(permit) = Arc::clone(&self.arrivals).try_acquire_owned() else {
+                        let Some(arriving) = self.arrivals.enter(arrival.remote()) else {
                             arrival.refuse();
                             continue;
                         };
                         self.tasks.spawn_local(async move {
-                            let _permit = permit;
+                            let _until_it_is_met = arriving;
                             let met = async {
                                 let connection = arrival.establish().await?;
                                 let greeted = greeting.accept(&connection).await?;
@@ -336,7 +350,7 @@ impl Mesh {
                 Ok(())
             }
             Message::Swarms(answer) => {
-                let _ = answer.send(self.swarms.iter().cloned().collect());
+                let _ = answer.send((self.swarms.iter().cloned().collect(), self.is_public));
                 Ok(())
             }
             Message::Peers(answer) => {
@@ -367,15 +381,12 @@ impl Mesh {
                 }
                 Ok(())
             }
-            Event::Chosen(connection, greeted) => {
-                let swarms = self.shared(connection.peer(), &greeted.credentials, greeted.is_public).await?;
-                if connection.is_closed() {
-                    return Ok(());
+            Event::Chosen(peer, chosen) => {
+                self.rivals.remove(&peer);
+                match chosen {
+                    Some((connection, greeted)) => self.chosen(connection, greeted).await,
+                    None => Ok(()),
                 }
-                if let Some(before) = self.links.get(&connection.peer()) {
-                    before.connection.close(CloseCode::Duplicate);
-                }
-                self.take(connection, greeted, swarms).await
             }
             Event::Ended(peer, id, closed) => self.ended(peer, id, closed).await,
             Event::Expired(peer, id) => {
@@ -395,6 +406,10 @@ impl Mesh {
             Event::Leaving(swarm, answer, waiting) => self.forget(swarm, answer, waiting).await,
             Event::Heard(peer, link, answer) => {
                 self.heard(&peer, link, answer);
+                Ok(())
+            }
+            Event::Found(peer, found) => {
+                self.found(peer, &found);
                 Ok(())
             }
             Event::Nothing => Ok(()),

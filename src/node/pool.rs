@@ -11,17 +11,17 @@ impl SwarmAnswer {
     #[must_use]
     pub fn with_public(mut self, is_public: bool) -> Self {
         if let (Self::List { swarms }, true) = (&mut self, is_public) {
-            let (name, id) = ("public".to_owned(), PUBLIC_SWARM.to_string());
-            swarms.push(SwarmView {
-                name,
-                id,
-                role: "member".to_owned(),
-                epoch: 0,
-                members: 0,
-                refused: None,
-            });
+            swarms.push(SwarmView::of_pool());
         }
         self
+    }
+}
+
+impl SwarmView {
+    /// Of the public pool, for who is in it.
+    pub fn of_pool() -> Self {
+        let (name, id, role) = ("public".to_owned(), PUBLIC_SWARM.to_string(), "member".to_owned());
+        Self { name, id, role, epoch: 0, members: 0, refused: None }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::mpsc as std_mpsc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     NodeError,
     aggregator::{Aggregator, Start as AggregatorStart},
+    bootstrap::resolved,
     compute::SharedEngine,
     control::{Control, Facts},
     disk::Disk,
@@ -31,15 +31,12 @@ use crate::{
     proto::{Origin, Part, Worker as WorkerId},
     store::{Identity, Store},
     transport::{Endpoint, Listen},
-    wire::PeerId,
 };
 
 /// Longest wait for the worker to give back or deliver what it has.
 const DRAIN_WAIT: Duration = Duration::from_secs(12);
 /// Longest wait for peers to hear the goodbye.
 const LEAVE_WAIT: Duration = Duration::from_secs(5);
-/// Before a host name that does not resolve is tried again.
-const RESOLVE_AGAIN: Duration = Duration::from_secs(30);
 
 /// How a node takes part.
 #[derive(Clone, Debug)]
@@ -56,8 +53,8 @@ pub struct NodeOptions {
     pub bootstrap: Vec<BootstrapAddress>,
     /// Others find each other through it: it keeps all links.
     pub serves: bool,
-    /// It is in the public pool.
-    pub public: bool,
+    /// It is in the public pool, by way of these nodes; `None` where it is not.
+    pub public: Option<Vec<BootstrapAddress>>,
 }
 
 /// A running node. Dropping it drains it and waits.
@@ -198,7 +195,7 @@ async fn run(
         worker: worker.clone(),
         aggregator: aggregator.clone(),
         signals,
-        is_public: options.public,
+        public: options.public,
         part: Part { lends: options.lent_threads > 0, serves: options.serves },
         seed: u64::from_le_bytes(entropy()?),
     };
@@ -278,32 +275,19 @@ async fn pass_on(mut sightings: Sightings, mesh: MeshHandle) -> Result<(), NodeE
     Ok(())
 }
 
-/// Resolves a name until it resolves.
 async fn find_bootstrap(
     address: BootstrapAddress,
     mesh: MeshHandle,
     cancelled: CancellationToken,
 ) -> Result<(), NodeError> {
-    loop {
-        match address.resolve().await {
-            Ok(found) => {
-                for at in found {
-                    let learn: (SocketAddr, Option<PeerId>) = (at, Some(address.peer));
-                    // A mesh that has ended takes the node down by itself.
-                    let _ = mesh.0.send(ToMesh::Learn(learn.0, learn.1, Origin::Bootstrap)).await;
-                }
-                return Ok(());
-            }
-            Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(%error, cause, "bootstrap node not found");
-            }
-        }
-        tokio::select! {
-            () = cancelled.cancelled() => return Ok(()),
-            () = tokio::time::sleep(RESOLVE_AGAIN) => {}
+    tokio::select! {
+        () = cancelled.cancelled() => {}
+        found = resolved(&address) => for at in found {
+            // A mesh that has ended takes the node down by itself.
+            let _ = mesh.0.send(ToMesh::Learn(at, Some(address.peer), Origin::Bootstrap)).await;
         }
     }
+    Ok(())
 }
 
 fn entropy<const N: usize>() -> Result<[u8; N], NodeError> {

@@ -10,15 +10,19 @@ use core::net::SocketAddr;
 
 use super::Timestamp;
 use crate::wire::{
-    ADVERT_ADDRESSES_MAX, ADVERTS_TOLD_MAX, Advert, Demand, DemandTold, PeerId, Reached, Signed, SwarmId,
+    ADVERT_ADDRESSES_MAX, ADVERTS_TOLD_MAX, Advert, Credential, Demand, DemandTold, PeerId, Reached, Signed,
+    SwarmId,
 };
 
-/// Adverts that are kept at most; the oldest make room.
+/// Adverts that are kept at most; the oldest of the swarm that has most make room.
 pub(super) const ADVERTS_MAX: usize = 128;
 /// Nobody believes an advert that is older: its aggregator signs a new one three times as often while it has work.
 pub(super) const ADVERT_LIFE: Duration = Duration::from_secs(180);
 /// Nobody tells of a peer that nobody has reached for longer: else ghosts come back.
 pub const REACHED_LIFE: Duration = Duration::from_secs(600);
+
+/// Places of one peer that one other may tell of: two tellers at least must lie to hide where it is.
+const PLACES_OF_TELLER_MAX: usize = ADVERT_ADDRESSES_MAX / 2;
 
 /// Something of which an age was told, and when that was.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +52,33 @@ impl Aged {
 struct Heard {
     demand: Demand,
     paper: Signed,
+    credential: Credential,
     age: Aged,
     /// What this counts up to orders what is told.
     version: u64,
+}
+
+impl Heard {
+    fn advert(&self, peer: PeerId, age_s: u32, reached: Vec<Reached>) -> Advert {
+        Advert { peer, paper: self.paper.clone(), credential: self.credential.clone(), age_s, reached }
+    }
+}
+
+/// A place where a peer was reached, by whoever says so.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    address: SocketAddr,
+    age: Aged,
+    teller: PeerId,
+}
+
+/// Who tells: a peer at the other end of a link.
+#[derive(Clone, Debug)]
+pub(super) struct Teller {
+    pub(super) peer: PeerId,
+    pub(super) address: SocketAddr,
+    /// The closed swarms that it shares with us.
+    pub(super) shared: Vec<SwarmId>,
 }
 
 /// The book.
@@ -58,7 +86,7 @@ struct Heard {
 pub(super) struct Demands {
     me: PeerId,
     heard: BTreeMap<(PeerId, SwarmId), Heard>,
-    reached: BTreeMap<PeerId, Vec<(SocketAddr, Aged)>>,
+    reached: BTreeMap<PeerId, Vec<Known>>,
     version: u64,
 }
 
@@ -73,20 +101,21 @@ impl Demands {
     }
 
     /// What this node itself demands, just signed.
-    pub(super) fn say(&mut self, now: Timestamp, demand: Demand, paper: Signed) {
-        self.put(now, self.me, demand, paper, 0);
+    pub(super) fn say(&mut self, now: Timestamp, demand: Demand, paper: Signed, credential: Credential) {
+        self.put(now, self.me, demand, paper, credential, 0);
     }
 
-    /// Takes in an advert that a peer told of, who is at `at` and shares these swarms with us; whether it is news.
+    /// Takes in an advert that a peer told of, who shares these swarms with us; whether it is news. `is_member` judges
+    /// what whoever signed it shows.
     pub(super) fn hear(
         &mut self,
         now: Timestamp,
-        teller: &PeerId,
-        at: SocketAddr,
-        shared: &[SwarmId],
+        teller: &Teller,
         advert: &Advert,
+        is_member: impl Fn(&PeerId, &Credential) -> bool,
     ) -> bool {
-        let Advert { peer, paper, age_s, reached } = advert;
+        let Teller { peer: teller, address: at, shared } = teller;
+        let Advert { peer, paper, credential, age_s, reached } = advert;
         let within = |age_s: u32, life| Aged { age_s, at: now }.is_within(now, life);
         if *peer == self.me || !within(*age_s, ADVERT_LIFE) {
             return false;
@@ -98,7 +127,7 @@ impl Demands {
             .copied()
             .collect();
         if peer == teller {
-            reached = vec![Reached { address: at, age_s: 0 }];
+            reached = vec![Reached { address: *at, age_s: 0 }];
         }
         if reached.is_empty() {
             return false;
@@ -112,7 +141,7 @@ impl Demands {
                 if *age_s < known.age.age_s(now) {
                     known.age = Aged { age_s: *age_s, at: now };
                 }
-                self.reached_at(now, *peer, &reached);
+                self.reached_at(now, *peer, *teller, &reached);
             }
             return false;
         }
@@ -121,46 +150,68 @@ impl Demands {
         if !shared.contains(&demand.swarm) || !self.heard.get(&(*peer, demand.swarm)).is_none_or(is_later) {
             return false;
         }
-        self.put(now, *peer, demand, paper.clone(), *age_s);
-        self.reached_at(now, *peer, &reached);
+        if credential.founding.id() != demand.swarm || !is_member(peer, credential) {
+            return false;
+        }
+        self.put(now, *peer, demand, paper.clone(), credential.clone(), *age_s);
+        self.reached_at(now, *peer, *teller, &reached);
         true
     }
 
-    fn put(&mut self, now: Timestamp, peer: PeerId, demand: Demand, paper: Signed, age_s: u32) {
+    fn put(
+        &mut self,
+        now: Timestamp,
+        peer: PeerId,
+        demand: Demand,
+        paper: Signed,
+        credential: Credential,
+        age_s: u32,
+    ) {
         self.version += 1;
-        let heard = Heard { demand, paper, age: Aged { age_s, at: now }, version: self.version };
+        let age = Aged { age_s, at: now };
+        let heard = Heard { demand, paper, credential, age, version: self.version };
         self.heard.insert((peer, demand.swarm), heard);
         if self.heard.len() > ADVERTS_MAX {
             let others = self.heard.iter().filter(|(key, _)| key.0 != self.me);
-            let oldest = others.max_by_key(|(_, heard)| heard.age.age_s(now)).map(|(key, _)| *key);
-            if let Some(oldest) = oldest {
+            let of_swarm = |swarm: SwarmId| self.heard.keys().filter(|key| key.1 == swarm).count();
+            // A swarm may have as many members as its founder likes; it does not displace the demand of another.
+            let oldest = others.max_by_key(|(key, heard)| (of_swarm(key.1), key.1, heard.age.age_s(now)));
+            if let Some(oldest) = oldest.map(|(key, _)| *key) {
                 self.heard.remove(&oldest);
             }
         }
         self.tidy();
     }
 
-    /// A peer was reached at these places. Counts only while there is an advert of it.
-    fn reached_at(&mut self, now: Timestamp, peer: PeerId, places: &[Reached]) {
+    /// A peer was reached at these places, as `teller` says. Counts only while there is an advert of it.
+    fn reached_at(&mut self, now: Timestamp, peer: PeerId, teller: PeerId, places: &[Reached]) {
         if !self.heard.keys().any(|key| key.0 == peer) {
             return;
         }
         let known = self.reached.entry(peer).or_default();
         for place in places {
             let age = Aged { age_s: place.age_s, at: now };
-            match known.iter_mut().find(|(address, _)| *address == place.address) {
-                Some((_, before)) if before.age_s(now) <= place.age_s => {}
-                Some((_, before)) => *before = age,
-                None => known.push((place.address, age)),
+            match known.iter_mut().find(|known| known.address == place.address) {
+                Some(known) if known.age.age_s(now) <= place.age_s => {}
+                Some(known) => *known = Known { address: place.address, age, teller },
+                None => known.push(Known { address: place.address, age, teller }),
             }
         }
-        known.sort_by_key(|(address, age)| (age.age_s(now), *address));
+        let me = self.me;
+        // Where this node saw it itself stands before what anybody says.
+        known.sort_by_key(|known| (known.teller != me, known.age.age_s(now), known.address));
+        let mut told: BTreeMap<PeerId, usize> = BTreeMap::new();
+        known.retain(|known| {
+            let places = told.entry(known.teller).or_default();
+            *places += 1;
+            *places <= PLACES_OF_TELLER_MAX
+        });
         known.truncate(ADVERT_ADDRESSES_MAX);
     }
 
     /// A peer is, or was until now, at the other end of a connection.
     pub(super) fn met(&mut self, now: Timestamp, peer: PeerId, address: SocketAddr) {
-        self.reached_at(now, peer, &[Reached { address, age_s: 0 }]);
+        self.reached_at(now, peer, self.me, &[Reached { address, age_s: 0 }]);
     }
 
     /// A peer has gone for good: what it wanted, it wants no more. That it has said so is still passed on.
@@ -196,12 +247,12 @@ impl Demands {
         })
     }
 
-    /// Who has work for one of these swarms, and where it was reached, latest first.
+    /// Who has work for one of these swarms, and where it was reached, what this node knows itself first.
     pub(super) fn with_work(&self, now: Timestamp, swarms: &[SwarmId]) -> Vec<(PeerId, Vec<SocketAddr>)> {
         let places = self.reached.iter().filter(|(peer, _)| self.has_work(now, peer, swarms));
-        let lately = |places: &[(SocketAddr, Aged)]| -> Vec<SocketAddr> {
-            let lately = places.iter().filter(|(_, age)| age.is_within(now, REACHED_LIFE));
-            lately.map(|(address, _)| *address).collect()
+        let lately = |places: &[Known]| -> Vec<SocketAddr> {
+            let lately = places.iter().filter(|known| known.age.is_within(now, REACHED_LIFE));
+            lately.map(|known| known.address).collect()
         };
         places.map(|(peer, places)| (*peer, lately(places))).filter(|(_, at)| !at.is_empty()).collect()
     }
@@ -230,7 +281,7 @@ impl Demands {
             let reached = self.places(now, &peer, linked(&peer));
             if u64::from(age_s) <= ADVERT_LIFE.as_secs() && !reached.is_empty() {
                 told.upto = heard.version;
-                told.adverts.push(Advert { peer, paper: heard.paper.clone(), age_s, reached });
+                told.adverts.push(heard.advert(peer, age_s, reached));
             }
         }
         (!told.adverts.is_empty()).then_some(told)
@@ -241,21 +292,16 @@ impl Demands {
         let own = self.heard.iter().filter(|((peer, swarm), _)| *peer == self.me && shared.contains(swarm));
         let adverts: Vec<Advert> = own
             .take(ADVERTS_TOLD_MAX)
-            .map(|(_, heard)| Advert {
-                peer: self.me,
-                paper: heard.paper.clone(),
-                age_s: heard.age.age_s(now),
-                reached: Vec::new(),
-            })
+            .map(|(_, heard)| heard.advert(self.me, heard.age.age_s(now), Vec::new()))
             .collect();
         (!adverts.is_empty()).then_some(DemandTold { upto: 0, adverts })
     }
 
     fn places(&self, now: Timestamp, peer: &PeerId, linked: Option<SocketAddr>) -> Vec<Reached> {
         let known = self.reached.get(peer).into_iter().flatten();
-        let known =
-            known.filter(|(address, age)| Some(*address) != linked && age.is_within(now, REACHED_LIFE));
-        let known = known.map(|(address, age)| Reached { address: *address, age_s: age.age_s(now) });
+        let known = known
+            .filter(|known| Some(known.address) != linked && known.age.is_within(now, REACHED_LIFE))
+            .map(|known| Reached { address: known.address, age_s: known.age.age_s(now) });
         let linked = linked.map(|address| Reached { address, age_s: 0 });
         linked.into_iter().chain(known).take(ADVERT_ADDRESSES_MAX).collect()
     }
@@ -271,6 +317,7 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     use super::*;
+    use crate::wire::Founding;
 
     fn key(n: u8) -> SigningKey {
         SigningKey::from_bytes(&[n; 32])
@@ -280,8 +327,17 @@ mod tests {
         PeerId::from_bytes(key(n).verifying_key().to_bytes())
     }
 
+    fn credential(n: u8) -> Credential {
+        let founding = Founding { founder: id(200), nonce: [n; 16], name: "home".parse().unwrap() };
+        Credential { founding, epoch: 0, proof: None }
+    }
+
     fn swarm(n: u8) -> SwarmId {
-        SwarmId::from_bytes([n; 32])
+        credential(n).founding.id()
+    }
+
+    fn teller(n: u8, shared: u8) -> Teller {
+        Teller { peer: id(n), address: place(n.into()), shared: vec![swarm(shared)] }
     }
 
     fn place(n: u16) -> SocketAddr {
@@ -294,11 +350,12 @@ mod tests {
 
     fn advert(by: u8, of: u8, level: u8, serial: u64) -> Advert {
         let paper = Signed::sign(&key(by), &Demand { swarm: swarm(of), level, serial });
-        Advert { peer: id(by), paper, age_s: 0, reached: vec![Reached { address: place(7), age_s: 5 }] }
+        let reached = vec![Reached { address: place(7), age_s: 5 }];
+        Advert { peer: id(by), paper, credential: credential(of), age_s: 0, reached }
     }
 
     fn hear(book: &mut Demands, seconds: u64, advert: &Advert) -> bool {
-        book.hear(at(seconds), &id(2), place(2), &[swarm(1)], advert)
+        book.hear(at(seconds), &teller(2, 1), advert, |_, _| true)
     }
 
     #[test]
@@ -323,16 +380,19 @@ mod tests {
             Advert { age_s: 181, ..right.clone() },
             Advert { reached: Vec::new(), ..right.clone() },
             Advert { reached: vec![Reached { address: place(7), age_s: 601 }], ..right.clone() },
+            Advert { credential: credential(2), ..right.clone() },
             advert(3, 2, 9, 5),
             advert(1, 1, 9, 5),
         ] {
             assert!(!hear(&mut book, 0, &wrong), "{wrong:?}");
         }
+        let knows_nobody = |_: &PeerId, _: &Credential| false;
+        assert!(!book.hear(at(0), &teller(2, 1), &right, knows_nobody), "no member");
         assert_eq!(book.len(), 0);
         assert!(hear(&mut book, 0, &right));
         // The same paper by somebody who is not in that swarm tells us nothing new either.
         let again = Advert { reached: vec![Reached { address: place(8), age_s: 0 }], ..right };
-        assert!(!book.hear(at(0), &id(2), place(2), &[swarm(2)], &again));
+        assert!(!book.hear(at(0), &teller(2, 2), &again, |_, _| true));
         assert_eq!(book.with_work(at(0), &[swarm(1)]), [(id(3), vec![place(7)])]);
     }
 
@@ -376,7 +436,7 @@ mod tests {
     fn the_book_is_bounded_and_keeps_its_own() {
         let mut book = Demands::new(id(1));
         let demand = Demand { swarm: swarm(1), level: 3, serial: 1 };
-        book.say(at(0), demand, Signed::sign(&key(1), &demand));
+        book.say(at(0), demand, Signed::sign(&key(1), &demand), credential(1));
         for by in 2..=255 {
             hear(&mut book, 100 + u64::from(by), &advert(by, 1, 9, 5));
         }
@@ -385,5 +445,33 @@ mod tests {
         let told = book.tell_own(at(100), &[swarm(1)]).unwrap();
         assert_eq!((told.adverts.len(), told.adverts[0].peer), (1, id(1)));
         assert_eq!(book.tell_own(at(100), &[swarm(2)]), None);
+    }
+    #[test]
+    fn one_swarm_with_many_members_does_not_displace_the_demand_of_another() {
+        let mut book = Demands::new(id(1));
+        let both = Teller { shared: vec![swarm(1), swarm(2)], ..teller(2, 1) };
+        assert!(book.hear(at(0), &both, &Advert { age_s: 90, ..advert(3, 1, 9, 5) }, |_, _| true));
+        for by in 4..=255 {
+            assert!(book.hear(at(1), &both, &advert(by, 2, 9, 5), |_, _| true));
+        }
+        assert_eq!(book.len(), ADVERTS_MAX);
+        assert!(book.has_work(at(1), &id(3), &[swarm(1)]));
+    }
+
+    #[test]
+    fn one_teller_does_not_hide_where_a_peer_is() {
+        let mut book = Demands::new(id(1));
+        let places = |from: u16, age_s| {
+            (from..from + 4).map(|n| Reached { address: place(n), age_s }).collect::<Vec<_>>()
+        };
+        let right = Advert { reached: places(100, 60), ..advert(3, 1, 9, 5) };
+        hear(&mut book, 0, &right);
+        let lie = Advert { reached: places(200, 0), ..right.clone() };
+        book.hear(at(0), &teller(9, 1), &lie, |_, _| true);
+        let known = |book: &Demands| book.with_work(at(0), &[swarm(1)]).remove(0).1;
+        assert_eq!(known(&book), [place(200), place(201), place(100), place(101)]);
+        book.met(at(0), id(3), place(7));
+        book.hear(at(0), &teller(10, 1), &Advert { reached: places(300, 0), ..right }, |_, _| true);
+        assert_eq!(known(&book)[0], place(7), "where this node saw it itself");
     }
 }

@@ -29,6 +29,8 @@ const FAILURES_MAX: u32 = 6;
 const SELDOM_MAX: usize = 16;
 /// How often, at the most; at the least half as often.
 const SELDOM: Duration = Duration::from_secs(1800);
+/// Before a peer is dialled again that had no place, where a place is for moments; in milliseconds, drawn anew each time.
+const FULL_AGAIN_MS: std::ops::RangeInclusive<u64> = 5_000..=30_000;
 /// Before a peer is dialled again that needs us no more, or that we do not need.
 const REST: Duration = Duration::from_secs(600);
 
@@ -95,6 +97,12 @@ struct Target {
 }
 
 impl Target {
+    /// What goes first where there is no room is largest: what the pool's peers tell, then what was only told, and of
+    /// that what failed most.
+    fn worth(&self) -> (bool, bool, u32, Origin) {
+        (self.is_pool, self.origin > Origin::Lan, self.failures, self.origin)
+    }
+
     /// Whether it is one of those that are wanted; takes it off.
     fn is_among(&self, wanted: &mut Wanted) -> bool {
         // What announces itself, or was met in an earlier life, may be either.
@@ -149,15 +157,6 @@ impl Dialer {
             }
             return;
         }
-        if self.targets.len() >= TARGETS_MAX {
-            let removable = self
-                .targets
-                .iter()
-                .filter(|(_, target)| target.origin >= Origin::Remembered && !target.is_dialling);
-            let worst = removable.max_by_key(|(_, target)| (target.failures, target.origin));
-            let Some(address) = worst.map(|(&address, _)| address) else { return };
-            self.targets.remove(&address);
-        }
         let target = Target {
             expected,
             origin,
@@ -169,7 +168,28 @@ impl Dialer {
             is_wished: false,
             is_pool: origin == Origin::Pool,
         };
+        if self.targets.len() >= TARGETS_MAX {
+            let removable = self.targets.iter().filter(|(_, target)| self.is_removable(target));
+            let Some((&worst, least)) = removable.max_by_key(|(_, target)| target.worth()) else { return };
+            // Keys and addresses cost the pool's peers nothing: they do not fill the book of a swarm.
+            if target.worth() > least.worth() {
+                return;
+            }
+            self.targets.remove(&worst);
+        }
         self.targets.insert(address, target);
+    }
+
+    fn is_removable(&self, target: &Target) -> bool {
+        let is_connected = target.expected.is_some_and(|peer| self.connected.contains(&peer));
+        target.origin >= Origin::Remembered && !target.is_dialling && !is_connected && !self.is_needed(target)
+    }
+
+    /// Its owner names this peer at this address; whether that is new.
+    pub fn learn_named(&mut self, now: Timestamp, address: SocketAddr, peer: PeerId) -> bool {
+        let was_named = self.targets.get(&address).is_some_and(|target| target.origin <= Origin::Ticket);
+        self.learn(now, address, Some(peer), Origin::Bootstrap);
+        !was_named
     }
 
     /// Has a peer dialled that has work, at the places where it was reached; the first ones are tried first.
@@ -302,6 +322,7 @@ impl Dialer {
     pub fn ended(&mut self, now: Timestamp, address: &SocketAddr, how: Dialled) -> Option<PeerId> {
         let is_seldom = |at: &SocketAddr, target: &Target| at != address && target.failures >= FAILURES_MAX;
         let seldom = self.targets.iter().filter(|(at, target)| is_seldom(at, target)).count();
+        let needed = &self.needed;
         let target = self.targets.get_mut(address)?;
         let expected = target.expected;
         (target.is_dialling, target.is_wished) = (false, false);
@@ -344,7 +365,8 @@ impl Dialer {
             Dialled::Failed => {
                 target.failures += 1;
                 target.not_before = now.after(AGAIN.wait(target.failures, &mut self.rng));
-                if target.origin >= Origin::Remembered && target.failures >= FAILURES_MAX {
+                let is_needed = target.expected.is_some_and(|peer| needed.contains(&peer));
+                if target.origin >= Origin::Remembered && target.failures >= FAILURES_MAX && !is_needed {
                     if target.origin == Origin::Remembered && seldom < SELDOM_MAX {
                         let longer = Duration::from_millis(self.rng.u64(0..=SELDOM.as_millis() as u64));
                         target.not_before = now.after(SELDOM + longer);
@@ -360,6 +382,9 @@ impl Dialer {
     /// A peer is connected, whoever dialled.
     pub fn connected(&mut self, peer: PeerId) {
         self.connected.insert(peer);
+        for target in self.targets.values_mut().filter(|target| target.expected == Some(peer)) {
+            target.is_wished = false;
+        }
     }
 
     /// What a connected peer shares with us: nothing but the public pool, or more.
@@ -383,10 +408,27 @@ impl Dialer {
         }
     }
 
-    /// A link was closed because it was not needed: its peer is not dialled at once, unless it is wished for.
+    /// A link was closed because it was not needed, or there was no place for it: its peer is not dialled at once, unless
+    /// it is wished for.
     pub fn rest(&mut self, now: Timestamp, peer: &PeerId) {
         for target in self.targets.values_mut().filter(|target| target.expected == Some(*peer)) {
             target.not_before = now.after(REST);
+        }
+    }
+
+    /// There was no place at a peer that is to let us in: it is dialled again soon, for its places are for moments.
+    pub fn rest_briefly(&mut self, now: Timestamp, peer: &PeerId) {
+        let wait = Duration::from_millis(self.rng.u64(FULL_AGAIN_MS));
+        for target in self.targets.values_mut().filter(|target| target.expected == Some(*peer)) {
+            target.not_before = now.after(wait);
+        }
+    }
+
+    /// What its owner named once it names no more: it is dialled and kept as what peers of the pool tell.
+    pub fn demote(&mut self, address: &SocketAddr) {
+        let target = self.targets.get_mut(address).filter(|target| target.origin == Origin::Bootstrap);
+        if let Some(target) = target {
+            (target.origin, target.is_pool) = (Origin::Pool, true);
         }
     }
 

@@ -12,6 +12,7 @@ mod links;
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,14 +26,15 @@ use ed25519_dalek::SigningKey;
 
 pub use effects::{Effect, Part};
 use links::Link;
+use work::Wish;
 
 use super::{
     Timestamp, Wanted,
     demand::{Demands, REACHED_LIFE},
 };
 use crate::wire::{
-    ADVERTS_TOLD_MAX, DEMAND_WAIT_MS_MAX, Demand, DemandTold, PEERS_TOLD_MAX, PeerAddress, PeerId, Signed,
-    SwarmId,
+    ADVERTS_TOLD_MAX, Credential, DEMAND_WAIT_MS_MAX, Demand, DemandTold, PEERS_TOLD_MAX, PUBLIC_SWARM,
+    PeerAddress, PeerId, Signed, SwarmId,
 };
 
 /// Connections to members at most: workers that an aggregator serves, nodes that a bootstrap node does.
@@ -52,14 +54,8 @@ const POOL_LINKS_LOW: usize = 3;
 const ASKED_MAX: usize = 3;
 /// Of these, nodes that this one's owner named: they know most, but may be wrong about it.
 const ASKED_NAMED_MAX: usize = 2;
-/// Aggregators that a worker dials, or works for after it has dialled them, at a time.
-const AGGREGATORS_MAX: usize = 4;
 /// A link that has brought no work for so long may go.
 const IDLE_LINK: Duration = Duration::from_secs(30);
-/// Longest wait before a worker dials who has work, so that not all come at once.
-const DIAL_SPREAD: Duration = Duration::from_millis(1500);
-/// For so long a dial for work may take.
-const DIAL_WAIT: Duration = Duration::from_secs(30);
 /// Before an aggregator that was not reached, or had nothing for us, is dialled for work again.
 const ASIDE: Duration = Duration::from_secs(60);
 /// Between two adverts of one demand that goes on.
@@ -86,12 +82,6 @@ struct Own {
     empty: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Wish {
-    at: Timestamp,
-    until: Option<Timestamp>,
-}
-
 #[derive(Clone, Debug)]
 struct Met {
     address: SocketAddr,
@@ -104,8 +94,8 @@ struct Met {
 pub struct Neighbours {
     key: SigningKey,
     part: Part,
-    /// The swarms of this node.
-    swarms: Vec<SwarmId>,
+    /// The swarms of this node, and what proves it.
+    swarms: BTreeMap<SwarmId, Credential>,
     links: BTreeMap<PeerId, Link>,
     demands: Demands,
     met: BTreeMap<PeerId, Met>,
@@ -127,7 +117,7 @@ impl Neighbours {
         Self {
             key,
             part,
-            swarms: Vec::new(),
+            swarms: BTreeMap::new(),
             links: BTreeMap::new(),
             demands: Demands::new(me),
             met: BTreeMap::new(),
@@ -143,9 +133,9 @@ impl Neighbours {
         }
     }
 
-    /// The closed swarms of this node are these.
-    pub fn joined(&mut self, swarms: Vec<SwarmId>) {
-        self.swarms = swarms;
+    /// The closed swarms of this node are these, with what it shows to prove it.
+    pub fn joined(&mut self, swarms: impl IntoIterator<Item = (SwarmId, Credential)>) {
+        self.swarms = swarms.into_iter().collect();
     }
 
     /// Whether this node is in the public pool.
@@ -197,7 +187,9 @@ impl Neighbours {
             self.demands.met(now, *peer, link.address);
             self.met.insert(*peer, Met { address: link.address, swarms: link.swarms, at: now });
             if self.met.len() > MET_MAX {
-                let first = self.met.iter().min_by_key(|(_, met)| met.at).map(|(peer, _)| *peer);
+                // Peers of the pool, of whom there may be any number, make room first.
+                let worth = |met: &Met| (met.swarms.iter().any(|swarm| *swarm != PUBLIC_SWARM), met.at);
+                let first = self.met.iter().min_by_key(|(_, met)| worth(met)).map(|(peer, _)| *peer);
                 first.and_then(|first| self.met.remove(&first));
             }
         }
@@ -225,8 +217,15 @@ impl Neighbours {
         };
     }
 
-    /// What a question for demand came to; nothing where there was no answer.
-    pub fn answered(&mut self, now: Timestamp, peer: &PeerId, told: Option<&DemandTold>) {
+    /// What a question for demand came to; nothing where there was no answer. `is_member` judges what those show of whom
+    /// it tells.
+    pub fn answered(
+        &mut self,
+        now: Timestamp,
+        peer: &PeerId,
+        told: Option<&DemandTold>,
+        is_member: impl Fn(&PeerId, &Credential) -> bool,
+    ) {
         let Some(link) = self.links.get_mut(peer) else { return };
         let Some(asked) = link.asked.take() else { return };
         let Some(told) = told else {
@@ -234,10 +233,10 @@ impl Neighbours {
             return;
         };
         link.cursor = told.upto;
-        let (address, swarms) = (link.address, link.closed_swarms());
+        let teller = link.teller(*peer);
         let mut is_news = false;
         for advert in told.adverts.iter().take(ADVERTS_TOLD_MAX) {
-            is_news |= self.demands.hear(now, peer, address, &swarms, advert);
+            is_news |= self.demands.hear(now, &teller, advert, &is_member);
         }
         // Whoever answers at once with nothing is not asked in a circle.
         let gap = if is_news { ASK_GAP } else { Duration::from_millis(u64::from(DEMAND_WAIT_MS_MAX / 2)) };
@@ -247,10 +246,16 @@ impl Neighbours {
     }
 
     /// A member says unasked what it itself demands.
-    pub fn told(&mut self, now: Timestamp, peer: &PeerId, told: &DemandTold) {
-        let Some(link) = self.links.get(peer) else { return };
+    pub fn told(
+        &mut self,
+        now: Timestamp,
+        peer: &PeerId,
+        told: &DemandTold,
+        is_member: impl Fn(&PeerId, &Credential) -> bool,
+    ) {
+        let Some(teller) = self.links.get(peer).map(|link| link.teller(*peer)) else { return };
         for advert in told.adverts.iter().take(ADVERTS_TOLD_MAX).filter(|advert| advert.peer == *peer) {
-            self.demands.hear(now, peer, link.address, &link.closed_swarms(), advert);
+            self.demands.hear(now, &teller, advert, &is_member);
         }
     }
 
@@ -266,13 +271,6 @@ impl Neighbours {
         self.demands.version()
     }
 
-    /// No address of an aggregator that was to be dialled answers.
-    pub fn unreached(&mut self, now: Timestamp, peer: &PeerId) {
-        if self.wishes.remove(peer).is_some() {
-            self.aside.insert(*peer, now.after(ASIDE));
-        }
-    }
-
     /// Links that are to be dialled for, beyond what must be; as of the last [`Neighbours::settle`].
     pub fn wanted(&self) -> Wanted {
         self.wanted
@@ -283,9 +281,11 @@ impl Neighbours {
         self.deadline
     }
 
-    /// Members that share a swarm with the asker and are connected, or were in the last 10 minutes.
+    /// Members that share a swarm with the asker and are connected, or were in the last 10 minutes. Who shares a closed
+    /// swarm with us is told of its members alone, and so knows what they are.
     pub fn peers_for(&mut self, now: Timestamp, asker: &PeerId) -> Vec<PeerAddress> {
-        let Some(shared) = self.links.get(asker).map(|link| &link.swarms) else { return Vec::new() };
+        let Some(link) = self.links.get(asker) else { return Vec::new() };
+        let shared = if link.is_pool() { link.swarms.clone() } else { link.closed_swarms() };
         let shares = |swarms: &[SwarmId]| swarms.iter().any(|swarm| shared.contains(swarm));
         let links = self.links.iter().filter(|(peer, link)| *peer != asker && shares(&link.swarms));
         let mut peers: Vec<PeerAddress> =
@@ -337,11 +337,13 @@ impl Neighbours {
                 (_, 0) => true,
                 _ => now >= own.signed.after(SAY_AGAIN),
             };
-            if is_due {
+            // Who is no member any more has nobody to tell.
+            let credential = self.swarms.get(&swarm).filter(|_| is_due);
+            if let Some(credential) = credential {
                 self.serial += 1;
                 (own.said, own.signed, own.serial) = (own.level, now, self.serial);
                 let demand = Demand { swarm, level: own.level, serial: self.serial };
-                self.demands.say(now, demand, Signed::sign(&self.key, &demand));
+                self.demands.say(now, demand, Signed::sign(&self.key, &demand), credential.clone());
                 if own.level == 0 {
                     // What was kept for this work is not needed any more.
                     for link in self.links.values_mut() {
@@ -370,16 +372,6 @@ impl Neighbours {
 
     fn has_own_demand(&self) -> bool {
         self.own.values().any(|own| own.level > 0 || own.said > 0)
-    }
-
-    fn see_demand(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
-        for (&peer, link) in &mut self.links {
-            let demand = self.demands.has_work(now, &peer, &link.swarms);
-            if demand != link.demand {
-                (link.demand, link.used) = (demand, now);
-                out.push(Effect::Demand { peer, demand });
-            }
-        }
     }
 
     fn ask(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
@@ -411,44 +403,9 @@ impl Neighbours {
         }
     }
 
-    /// Chooses whom to dial for work, and dials whose time has come.
-    fn wish(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
-        if !self.part.lends {
-            return;
-        }
-        let with_work: BTreeMap<PeerId, Vec<SocketAddr>> =
-            self.demands.with_work(now, &self.swarms).into_iter().collect();
-        let Self { wishes, aside, .. } = self;
-        wishes.retain(|peer, wish| {
-            let is_late = wish.until.is_some_and(|until| until <= now);
-            if is_late {
-                aside.insert(*peer, now.after(ASIDE));
-            }
-            !is_late && with_work.contains_key(peer)
-        });
-        let working = self.links.values().filter(|link| link.is_for_work(now)).count();
-        while working + self.wishes.len() < AGGREGATORS_MAX {
-            let is_free = |peer: &&PeerId| {
-                !self.links.contains_key(peer)
-                    && !self.wishes.contains_key(peer)
-                    && !self.aside.contains_key(peer)
-            };
-            let free: Vec<PeerId> = with_work.keys().filter(is_free).copied().collect();
-            let Some(&peer) = self.rng.choice(&free) else { break };
-            let wait = Duration::from_millis(self.rng.u64(0..=DIAL_SPREAD.as_millis() as u64));
-            self.wishes.insert(peer, Wish { at: now.after(wait), until: None });
-        }
-        for (&peer, wish) in &mut self.wishes {
-            if wish.until.is_none() && wish.at <= now {
-                wish.until = Some(now.after(DIAL_WAIT));
-                let addresses = with_work.get(&peer).cloned().unwrap_or_default();
-                out.push(Effect::Dial { peer, addresses });
-            }
-        }
-    }
-
     fn deadlines(&self, now: Timestamp) -> impl Iterator<Item = Timestamp> {
-        let own = self.own.values().filter_map(|own| match (own.level, own.said) {
+        let own = self.own.iter().filter(|(swarm, _)| self.swarms.contains_key(swarm));
+        let own = own.filter_map(|(_, own)| match (own.level, own.said) {
             (0, 0) => Some(own.signed.after(SAY_AGAIN)),
             (0, _) => own.empty.map(|since| since.after(SAY_END)),
             _ => Some(own.signed.after(SAY_AGAIN)),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use core::net::SocketAddr;
 
 use super::frame::messages;
-use super::{PeerId, Signed, SignedKind, SwarmId};
+use super::{Credential, PeerId, Signed, SignedKind, SwarmId};
 
 /// A question for demand waits so long at most, in milliseconds: below the idle time-out of a connection, and as long as
 /// that allows, so that an idle node sleeps.
@@ -59,6 +59,9 @@ pub struct Advert {
     pub peer: PeerId,
     /// The signed [`Demand`].
     pub paper: Signed,
+    /// What proves that it is a member of the swarm for which it has work: a key alone costs nothing, and whoever
+    /// hears of work goes there.
+    pub credential: Credential,
     /// Seconds since it was signed.
     pub age_s: u32,
     /// By whom it came, or others whose word was passed on; [`ADVERT_ADDRESSES_MAX`] at most. None where the aggregator
@@ -86,7 +89,7 @@ pub struct DemandTold {
 
 messages! {
     DemandAsked 25 32;
-    DemandTold 26 (32 + ADVERTS_TOLD_MAX * 320);
+    DemandTold 26 (32 + ADVERTS_TOLD_MAX * 1024);
 }
 
 #[cfg(test)]
@@ -96,13 +99,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::{self, Message};
+    use crate::wire::{self, Delegation, Founding, InviteId, Issued, Membership, Message};
 
     fn advert(level: u8, serial: u64, reached: Vec<Reached>) -> Advert {
         let key = SigningKey::from_bytes(&[7; 32]);
         let demand = Demand { swarm: SwarmId::from_bytes([3; 32]), level, serial };
         let peer = PeerId::from_bytes(key.verifying_key().to_bytes());
-        Advert { peer, paper: Signed::sign(&key, &demand), age_s: 300, reached }
+        let founding =
+            Founding { founder: PeerId::from_bytes([4; 32]), nonce: [5; 16], name: "home".parse().unwrap() };
+        let credential = Credential { founding, epoch: 9, proof: None };
+        Advert { peer, paper: Signed::sign(&key, &demand), credential, age_s: 300, reached }
     }
 
     #[test]
@@ -122,9 +128,10 @@ mod tests {
         let body = format!("01{}0bac02", "03".repeat(32));
         assert_eq!(HEXLOWER.encode(advert.paper.body()), body);
         let signature = HEXLOWER.encode(advert.paper.signature());
+        let credential = format!("{}{}04686f6d650900", "04".repeat(32), "05".repeat(16));
         assert_eq!(
             hex(wire::encode(&DemandTold { upto: 9, adverts: vec![advert] })),
-            format!("011a0901{peer}24{body}{signature}ac0201000a000001bb0307")
+            format!("011a0901{peer}24{body}{signature}{credential}ac0201000a000001bb0307")
         );
     }
 
@@ -134,7 +141,21 @@ mod tests {
         assert!(wire::encode(&asked).len() <= DemandAsked::BYTES_MAX);
         let address = "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535".parse().unwrap();
         let reached = vec![Reached { address, age_s: u32::MAX }; ADVERT_ADDRESSES_MAX];
-        let largest = Advert { age_s: u32::MAX, ..advert(u8::MAX, u64::MAX, reached) };
+        let (key, swarm) = (SigningKey::from_bytes(&[7; 32]), SwarmId::from_bytes([3; 32]));
+        let peer = PeerId::from_bytes([255; 32]);
+        let (epoch, serial) = (u64::MAX, u64::MAX);
+        let delegation = Delegation { swarm, epoch, delegate: peer, quota: u32::MAX, serial };
+        let membership =
+            Membership { swarm, peer, epoch, serial, invite: Some(InviteId::from_bytes([255; 16])) };
+        let proof = Issued {
+            by: peer,
+            delegation: Some(Signed::sign(&key, &delegation)),
+            paper: Signed::sign(&key, &membership),
+        };
+        let mut largest = Advert { age_s: u32::MAX, ..advert(u8::MAX, u64::MAX, reached) };
+        largest.credential.founding.name = "x".repeat(32).parse().unwrap();
+        largest.credential.epoch = epoch;
+        largest.credential.proof = Some(proof);
         assert!(largest.paper.body().len() <= Demand::BYTES_MAX);
         let told = DemandTold { upto: u64::MAX, adverts: vec![largest; ADVERTS_TOLD_MAX] };
         let frame = wire::encode(&told);

@@ -3,7 +3,12 @@
 use std::{
     fs,
     io::{Read, Write},
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+        process::CommandExt,
+    },
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -274,6 +279,66 @@ fn what_is_no_question_gets_an_answer_that_says_so() {
     assert_eq!(waiting.read(&mut [0; 1]).unwrap(), 1);
     drop(waiting);
     assert!(request("GET /v1/status", "", "").starts_with("HTTP/1.1 200"));
+    running.signal("TERM");
+    running.wait().expect(0, &[]);
+}
+
+/// As the system's node is used: by others than who runs it.
+#[test]
+fn another_user_of_the_machine_may_look_and_no_more() {
+    const NOBODY: u32 = 65_534;
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return println!("skipped: only root can run a command as another user");
+    }
+    let edge = Edge::new();
+    let (open, theirs) = (edge.path("open"), edge.path("theirs"));
+    for place in [edge.path(""), open.clone(), theirs.clone()] {
+        fs::create_dir_all(&place).unwrap();
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    std::os::unix::fs::chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
+    // Where this is built others may not go.
+    let program = open.join("edge");
+    fs::copy(env!("CARGO_BIN_EXE_edge"), &program).unwrap();
+    let socket = open.join("edge.sock");
+    let mut command = edge.command();
+    command.args(["run", "--no-mdns"]).env("EDGE_CONTROL_SOCKET", &socket).env("EDGE_CONTROL_SHARED", "true");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let running = Running { child };
+    until("the node listens", || UnixStream::connect(&socket).is_ok());
+    let as_nobody = |arguments: &[&str]| {
+        let mut command = Command::new(&program);
+        command.args(arguments).env_clear().env("EDGE_CONTROL_SOCKET", &socket).env("EDGE_DATA_DIR", &theirs);
+        let output = command.uid(NOBODY).gid(NOBODY).current_dir(&theirs).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, status, said) = as_nobody(&["status", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["process"], running.child.id());
+    for command in
+        [&["peers"][..], &["jobs"], &["queue", "clear"], &["swarm", "create", "home"], &["store", "gc"]]
+    {
+        let (code, _, said) = as_nobody(command);
+        assert!(code == Some(2) && said.contains("group `edge`"), "{command:?}: {code:?} {said}");
+    }
+    // Who only holds it open keeps nobody out: not the others of that user beyond its share, and not the owner.
+    let script = "import socket,sys,time\nheld=[]\nfor _ in range(200):\n s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); held.append(s)\nprint('held',flush=True)\nsys.stdin.read()";
+    let mut holder = Command::new("python3")
+        .args(["-c", script, socket.to_str().unwrap()])
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    holder.stdout.as_mut().unwrap().read_exact(&mut [0; 4]).unwrap();
+    let mut command = edge.command();
+    command.args(["status", "--json"]).env("EDGE_CONTROL_SOCKET", &socket);
+    assert!(command.output().unwrap().status.success(), "the owner is served");
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
     running.signal("TERM");
     running.wait().expect(0, &[]);
 }

@@ -8,7 +8,7 @@ use std::{
 
 use ed25519_dalek::SigningKey;
 use edge::{
-    transport::{Connection, Endpoint, Exchange, Listen, TransportError},
+    transport::{CloseCode, Closed, Connection, Endpoint, Exchange, Listen, TransportError},
     wire::{
         self, Budget, DemandAsked, DemandTold, Founding, Hello, Introduction, Invite, InviteId, Issued,
         JoinRequest, LeaveSwarm, Message, NotAdmitted, PUBLIC_SECRET, PeerId, PeersAsked, PeersTold,
@@ -78,6 +78,22 @@ impl Scene {
         let shown = exchange.receive(BYTES_MAX, WAIT).await.unwrap().unwrap();
         (connection, theirs, shown)
     }
+}
+
+/// Says hello on a connection that the node may close before it answers.
+async fn knock(scene: &Scene) -> Connection {
+    let connection = scene.dial().await;
+    let said = async {
+        let mut exchange = connection.open().await?;
+        let hello = Hello { boot: [1; 16], program: "0.0.0".into(), tags: vec![[7; 16]; TAGS] };
+        exchange.send(&wire::encode(&hello), BYTES_MAX, WAIT).await?;
+        exchange.receive(BYTES_MAX, WAIT).await?;
+        let nothing = Introduction { credentials: Vec::new() };
+        exchange.send(&wire::encode(&nothing), BYTES_MAX, WAIT).await?;
+        exchange.receive(BYTES_MAX, WAIT).await
+    };
+    let _: Result<_, TransportError> = said.await;
+    connection
 }
 
 async fn send(exchange: &mut Exchange, frame: &[u8]) {
@@ -299,4 +315,58 @@ fn a_peer_of_the_public_pool_gets_its_peers_and_nothing_of_a_closed_swarm() {
             assert!(!edge.run(["swarm", "list"]).expect(0, &[]).stdout.contains("public"));
         },
     );
+}
+
+#[test]
+fn a_joiner_gets_in_though_strangers_hold_all_places() {
+    namespace::alone("strangers::a_joiner_gets_in_though_strangers_hold_all_places", || {
+        let (edge, joiner) = (Edge::new(), Edge::new());
+        against_a_node(&edge, async |scene, ticket| {
+            let mut strangers = Vec::new();
+            for seed in 10..42 {
+                let stranger =
+                    Endpoint::bind(&SigningKey::from_bytes(&[seed; 32]), Listen::default()).unwrap();
+                let scene = Scene { stranger, ..scene };
+                let (connection, ..) = scene.met().await;
+                strangers.push((scene, connection));
+            }
+            let one_more = knock(&scene).await;
+            assert_eq!(one_more.closed().await, Closed::ByPeer(CloseCode::Full));
+            // Its first try finds no place either; after a few seconds it comes back, and who has said nothing goes.
+            let joined = tokio::task::spawn_blocking(move || {
+                let ticket = ticket.to_string();
+                joiner.run(["swarm", "join", &ticket]).expect(0, &[]);
+                let running = joiner.start(&["run", "--threads", "1"]);
+                let begun = std::time::Instant::now();
+                let is_member = || {
+                    let list = joiner.run(["swarm", "list", "--json"]).expect(0, &[]).stdout;
+                    serde_json::from_str::<serde_json::Value>(&list).unwrap()[0]["role"] == "member"
+                };
+                while !is_member() {
+                    assert!(begun.elapsed() < Duration::from_secs(60), "not let in");
+                    std::thread::park_timeout(Duration::from_millis(100));
+                }
+                running.signal("TERM");
+                running.wait().expect(0, &[]);
+            });
+            joined.await.unwrap();
+            assert!(strangers.iter().any(|(_, connection)| connection.is_closed()), "one made room");
+        });
+    });
+}
+
+#[test]
+fn one_peer_has_one_second_connection_that_waits() {
+    namespace::alone("strangers::one_peer_has_one_second_connection_that_waits", || {
+        let edge = Edge::new();
+        against_a_node(&edge, async |scene, _| {
+            let (first, ..) = scene.met().await;
+            let (second, ..) = scene.met().await;
+            let third = knock(&scene).await;
+            assert_eq!(third.closed().await, Closed::ByPeer(CloseCode::Duplicate));
+            // The second takes the place of the first, for its dialler has kept both.
+            assert_eq!(first.closed().await, Closed::ByPeer(CloseCode::Duplicate));
+            assert_eq!(refused(&second, &wire::encode(&PeersAsked {})).await, RefusalReason::Stranger);
+        });
+    });
 }

@@ -1,5 +1,7 @@
 //! Whoever asks for jobs: what they ask for, cancel, and want tried again.
 
+use tokio::sync::oneshot;
+
 use super::{Aggregator, Asked, ClientEvent, ClientId, ClientInfo, Remains, estimated_tokens};
 use crate::{
     node::wall_clock_ms,
@@ -96,8 +98,8 @@ impl Aggregator {
         }
     }
 
-    /// Lets dead letters be tried again, these or all; gives how many there were.
-    pub(super) fn raise(&mut self, keys: Vec<ContentKey>) -> u64 {
+    /// Lets dead letters be tried again, these or all; says how many there were once the disk knows.
+    pub(super) fn raise(&mut self, keys: Vec<ContentKey>, answer: oneshot::Sender<u64>) {
         let keys = if keys.is_empty() { self.dead.keys().copied().collect() } else { keys };
         let mut raised = 0;
         for key in keys {
@@ -107,6 +109,6 @@ impl Aggregator {
                 raised += 1;
             }
         }
-        raised
+        self.batch.counted.push((answer, raised));
     }
 }

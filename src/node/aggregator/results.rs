@@ -132,6 +132,8 @@ pub(super) struct Batch {
     unasked: Vec<Committed>,
     pub(super) buried: Vec<(ContentKey, DeadLetter)>,
     pub(super) raised: Vec<ContentKey>,
+    /// Who asked for that, and for how many it came to.
+    pub(super) counted: Vec<(oneshot::Sender<u64>, u64)>,
     answers: Vec<(Answer, Option<Delivered>)>,
     events: Vec<(ClientId, ClientEvent)>,
 }
@@ -173,6 +175,7 @@ impl Written {
 
 /// Who is to be told, once the disk has it.
 pub(super) struct Told {
+    counted: Vec<(oneshot::Sender<u64>, u64)>,
     answers: Vec<(Answer, Option<Delivered>)>,
     events: Vec<(ClientId, ClientEvent)>,
 }
@@ -226,8 +229,8 @@ impl Batch {
 
     /// What is written first, and who is told then.
     pub(super) fn split(self) -> (Written, Told) {
-        let Self { records, unasked, buried, raised, answers, events, .. } = self;
-        (Written { records, unasked, buried, raised }, Told { answers, events })
+        let Self { records, unasked, buried, raised, counted, answers, events, .. } = self;
+        (Written { records, unasked, buried, raised }, Told { counted, answers, events })
     }
 }
 
@@ -237,6 +240,9 @@ impl Told {
         for (waiting, answer) in self.answers {
             // A worker that is gone asks again.
             let _ = waiting.send(answer);
+        }
+        for (waiting, count) in self.counted {
+            let _ = waiting.send(count);
         }
         let mut deaf = Vec::new();
         for (client, event) in self.events {

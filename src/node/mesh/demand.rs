@@ -20,9 +20,12 @@ use crate::{
         caught::caught,
         worker::Message as ToWorker,
     },
-    proto::{LINKS_MAX, MeshEffect, Neighbours, Timestamp, Wanted, membership::Role},
+    proto::{
+        LINKS_MAX, MeshEffect, Neighbours, Timestamp, Wanted,
+        membership::{Role, Swarms},
+    },
     transport::{CloseCode, Connection},
-    wire::{DEMAND_WAIT_MS_MAX, DemandAsked, DemandTold, Done, PeerId, SwarmId},
+    wire::{Credential, DEMAND_WAIT_MS_MAX, DemandAsked, DemandTold, Done, PeerId, SwarmId},
 };
 
 /// How much longer than the long poll its answer may take.
@@ -91,8 +94,8 @@ impl Mesh {
     /// Carries out what follows from all that has happened; says when something is due again.
     pub(super) async fn settle(&mut self) -> Option<Instant> {
         let now = self.now();
-        let members = self.swarms.iter().filter(|record| record.credential().is_some());
-        self.around.machine.joined(members.map(|record| record.id()).collect());
+        let shown = self.swarms.iter().filter_map(|record| Some((record.id(), record.credential()?)));
+        self.around.machine.joined(shown);
         self.around.machine.in_pool(self.is_public);
         self.around.machine.busy_with(now, &self.around.busy);
         self.dialer.need(&self.around.busy);
@@ -158,12 +161,14 @@ impl Mesh {
         let told =
             answer.inspect_err(|error| tracing::debug!(peer = %peer.short(), %error, "no demand told"));
         let told = told.ok().map(|told| dialable(told, at));
-        self.around.machine.answered(self.now(), peer, told.as_ref());
+        let (now, swarms) = (self.now(), &self.swarms);
+        self.around.machine.answered(now, peer, told.as_ref(), |peer, shown| is_member(swarms, peer, shown));
     }
 
     /// A member says unasked what it demands.
     pub(super) fn told_demand(&mut self, peer: &PeerId, told: &DemandTold) {
-        self.around.machine.told(self.now(), peer, told);
+        let (now, swarms) = (self.now(), &self.swarms);
+        self.around.machine.told(now, peer, told, |peer, shown| is_member(swarms, peer, shown));
     }
 
     /// A member asks for demand; it waits once, an older question of it was given up.
@@ -219,6 +224,12 @@ impl Mesh {
         }
         let _ = timeout(END_WAIT, async { while tells.join_next().await.is_some() {} }).await;
     }
+}
+
+/// What is learned from it is learned when the peer itself shows it.
+fn is_member(swarms: &Swarms, peer: &PeerId, shown: &Credential) -> bool {
+    let record = swarms.get(&shown.founding.id());
+    record.is_some_and(|record| record.is_member(*peer, shown).is_ok())
 }
 
 /// Who does not hear it hears it from others, or sees it grow old.

@@ -5,11 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::sync::oneshot;
 
-use super::{Event, Mesh, public::is_only_public};
+use super::{Event, Mesh, public::Rank};
 use crate::{
     node::{
         NodeError,
-        aggregator::Message as ToAggregator,
         ask::{ANSWER_WAIT, AskError, SEND_WAIT},
         wall_clock_ms,
         worker::Message as ToWorker,
@@ -130,19 +129,33 @@ impl Mesh {
     /// What a peer shares with us has changed; who no longer shares anything goes, who begins to is met anew.
     async fn set_swarms(&mut self, peer: PeerId, swarms: Vec<SwarmId>) {
         let Some(link) = self.links.get(&peer) else { return };
-        let (was_member, is_member) = (link.is_member(), !swarms.is_empty());
+        let (before, after) = (link.rank(), Rank::of(&swarms));
         self.around.machine.changed(&peer, swarms.clone());
-        self.dialer.shares(peer, is_only_public(&swarms));
+        self.dialer.shares(peer, after == Rank::Public);
         link.standing.swarms.set(swarms);
-        if was_member && !is_member {
-            link.connection.close(CloseCode::Refused);
-            let worker = link.standing.worker;
-            // An actor that has ended takes the node down by itself.
-            let _ = self.aggregator.0.send(ToAggregator::Left(worker)).await;
-            self.tell_worker(ToWorker::Disconnected(peer)).await;
-        } else if !was_member && is_member {
-            link.connection.close(CloseCode::Duplicate);
+        if before == after {
+            return;
         }
+        let (connection, worker) = (link.connection.clone(), link.standing.worker);
+        match (before, after) {
+            (Rank::Stranger, _) => connection.close(CloseCode::Duplicate),
+            (_, Rank::Stranger) => connection.close(CloseCode::Refused),
+            _ => {}
+        }
+        match (before, after) {
+            (Rank::Member, _) => self.end_work(worker).await,
+            (Rank::Public, Rank::Member) => self.tell_worker(ToWorker::Connected(peer, connection)).await,
+            _ => {}
+        }
+    }
+
+    /// Whether we wait to be let in by this peer, which has not said that it will not.
+    pub(super) fn is_to_admit(&self, peer: &PeerId) -> bool {
+        let is_asked = |record: &SwarmRecord| {
+            let mut admitters = record.ticket().into_iter().flat_map(|ticket| ticket.admitters());
+            record.role() == Role::Pending && admitters.any(|(admitter, _)| admitter == peer)
+        };
+        self.swarms.iter().any(|record| is_asked(record) && !self.refused.contains_key(&record.id()))
     }
 
     /// Asks a peer that is one of the admitters of a ticket of ours.

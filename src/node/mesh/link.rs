@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 use super::{
     Event, Mesh,
     greet::Greeted,
-    public::is_only_public,
+    public::Rank,
     serve::{self, Standing},
 };
 use crate::{
@@ -31,6 +31,8 @@ use crate::{
 pub(super) const STRANGERS_MAX: usize = 32;
 /// How long a stranger may stay.
 const STRANGER_STAYS: Duration = Duration::from_secs(30);
+/// What it came for it asks at once: after so long it makes room where there is none.
+const STRANGER_ASKS: Duration = Duration::from_secs(5);
 /// How long a peer has to close one of two connections that it dialled.
 const DUPLICATE_WAIT: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,10 @@ impl Link {
     /// Whether the peer shares a swarm with us.
     pub(super) fn is_member(&self) -> bool {
         !self.standing.swarms.get().is_empty()
+    }
+
+    pub(super) fn rank(&self) -> Rank {
+        Rank::of(&self.standing.swarms.get())
     }
 }
 
@@ -107,20 +113,50 @@ impl Mesh {
                     connection.close(CloseCode::Duplicate);
                     return Ok(());
                 }
+                // A third one would tell no more than the second.
+                Choice::Theirs if !self.rivals.insert(peer) => {
+                    connection.close(CloseCode::Duplicate);
+                    return Ok(());
+                }
                 Choice::Theirs => {
                     self.tasks.spawn_local(async move {
                         tokio::time::sleep(DUPLICATE_WAIT).await;
-                        if connection.is_closed() {
-                            Event::Nothing
-                        } else {
-                            Event::Chosen(connection, greeted)
-                        }
+                        let is_kept = !connection.is_closed();
+                        Event::Chosen(peer, is_kept.then_some((connection, greeted)))
                     });
                     return Ok(());
                 }
             }
         }
         self.take(connection, greeted, swarms).await
+    }
+
+    /// Its dialler has kept this one of two.
+    pub(super) async fn chosen(&mut self, connection: Connection, greeted: Greeted) -> Result<(), NodeError> {
+        let swarms = self.shared(connection.peer(), &greeted.credentials, greeted.is_public).await?;
+        if connection.is_closed() {
+            return Ok(());
+        }
+        if let Some(before) = self.links.get(&connection.peer()) {
+            before.connection.close(CloseCode::Duplicate);
+        }
+        self.take(connection, greeted, swarms).await
+    }
+
+    /// Whether there is room for one more link to a peer with these swarms in common. A stranger that has had its time
+    /// makes room for the next.
+    fn make_room_for(&self, swarms: &[SwarmId]) -> bool {
+        if !swarms.is_empty() {
+            return self.has_room_for(swarms);
+        }
+        let strangers =
+            || self.links.values().filter(|link| !link.is_member() && !link.connection.is_closed());
+        if strangers().count() < STRANGERS_MAX {
+            return true;
+        }
+        let idle = strangers().filter(|link| link.since.elapsed() >= STRANGER_ASKS);
+        let longest = idle.min_by_key(|link| link.since);
+        longest.inspect(|link| link.connection.close(CloseCode::Full)).is_some()
     }
 
     /// Makes a connection the one to its peer.
@@ -132,21 +168,20 @@ impl Mesh {
     ) -> Result<(), NodeError> {
         let (peer, address, boot) = (connection.peer(), connection.remote(), greeted.boot);
         let before = self.links.remove(&peer).filter(Link::is_member);
-        if let Some(before) = before.as_ref().filter(|_| swarms.is_empty()) {
-            self.tell_worker(ToWorker::Disconnected(peer)).await;
-            let _ = self.aggregator.0.send(ToAggregator::Left(before.standing.worker)).await;
+        let rank = Rank::of(&swarms);
+        let worked = before.as_ref().filter(|before| before.rank() == Rank::Member);
+        let has_room = self.make_room_for(&swarms);
+        if let Some(worked) = worked.filter(|_| rank != Rank::Member || !has_room) {
+            self.end_work(worked.standing.worker).await;
+        }
+        if before.is_some() && (rank == Rank::Stranger || !has_room) {
             self.around.machine.lost(self.now(), &peer, false);
         }
-        let strangers = self.links.values().filter(|link| !link.is_member()).count();
-        if (swarms.is_empty() && strangers >= STRANGERS_MAX) || !self.has_room_for(&swarms) {
+        if !has_room {
             connection.close(CloseCode::Full);
             let now = self.now();
             self.dialer.lost(now, &peer);
             self.dialer.rest(now, &peer);
-            self.around.machine.lost(now, &peer, false);
-            if before.is_some() && !swarms.is_empty() {
-                self.tell_worker(ToWorker::Disconnected(peer)).await;
-            }
             return Ok(());
         }
         self.ask_to_renew(&connection, &greeted.credentials);
@@ -166,16 +201,20 @@ impl Mesh {
             tracing::info!(peer = %peer.short(), %address, swarms = swarms.len(), "peer connected");
         }
         self.dialer.connected(peer);
-        // Where it dialled from it listens too.
-        self.dialer.learn(now, address, Some(peer), Origin::Remembered);
-        let is_only_public = is_only_public(&swarms);
+        let is_only_public = rank == Rank::Public;
+        // Where it dialled from it listens too. Any number of keys may come from the pool: they are not taken for more.
+        let is_told = is_only_public && !connection.dialled_by_us();
+        let origin = if is_told { Origin::Pool } else { Origin::Remembered };
+        self.dialer.learn(now, address, Some(peer), origin);
         self.dialer.shares(peer, is_only_public);
         self.around.machine.connected(now, peer, address, swarms, self.dialer.is_named(&peer));
-        // Peers of the pool, of whom there may be many, do not displace members.
-        if !is_only_public || self.swarms.iter().next().is_none() {
+        // Peers of the pool, of whom there may be many, do not displace members on the disk either.
+        if !is_only_public || (!is_told && self.swarms.iter().next().is_none()) {
             self.disk.call(move |store| store.remember(&peer, address)).await?;
         }
-        self.tell_worker(ToWorker::Connected(peer, connection.clone())).await;
+        if rank == Rank::Member {
+            self.tell_worker(ToWorker::Connected(peer, connection.clone())).await;
+        }
         self.tasks.spawn_local(async move {
             let told = ask::<_, PeersTold>(&connection, &PeersAsked {}, ANSWER_WAIT).await;
             told.map_or(Event::Nothing, |told| Event::Told(peer, address, told))
@@ -222,18 +261,30 @@ impl Mesh {
         // Where there is no place, or none for us, we are not back at once.
         let is_unwanted =
             matches!(closed, Closed::ByPeer(CloseCode::Surplus | CloseCode::Full | CloseCode::Refused));
-        if let_go || is_unwanted {
+        if is_unwanted && self.is_to_admit(&peer) {
+            self.dialer.rest_briefly(now, &peer);
+        } else if let_go || is_unwanted {
             self.dialer.rest(now, &peer);
         }
         if !was_member {
             return Ok(());
         }
         tracing::info!(peer = %peer.short(), %closed, "peer gone");
-        self.tell_worker(ToWorker::Disconnected(peer)).await;
+        if link.rank() != Rank::Member {
+            return Ok(());
+        }
         if closed == Closed::ByPeer(CloseCode::Leaving) {
-            // An actor that has ended takes the node down by itself.
-            let _ = self.aggregator.0.send(ToAggregator::Left(link.standing.worker)).await;
+            self.end_work(link.standing.worker).await;
+        } else {
+            self.tell_worker(ToWorker::Disconnected(peer)).await;
         }
         Ok(())
+    }
+
+    /// A peer has gone for good, as far as work is concerned: it gets none, and gives none.
+    pub(super) async fn end_work(&self, worker: Worker) {
+        self.tell_worker(ToWorker::Disconnected(worker.peer)).await;
+        // An actor that has ended takes the node down by itself.
+        let _ = self.aggregator.0.send(ToAggregator::Left(worker)).await;
     }
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::Mesh;
-use crate::wire::{PeerId, SwarmId};
+use crate::wire::{PUBLIC_SWARM, PeerId, SwarmId};
 
 /// A connected peer, for people.
 #[derive(Clone, Debug)]
@@ -24,7 +24,10 @@ pub struct PeerInfo {
 
 impl Mesh {
     pub(super) fn peers(&self) -> Vec<PeerInfo> {
-        let name = |id: &SwarmId| self.swarms.get(id).map(|record| record.founding().name.to_string());
+        let name = |id: &SwarmId| match *id {
+            PUBLIC_SWARM => Some("public".to_owned()),
+            _ => self.swarms.get(id).map(|record| record.founding().name.to_string()),
+        };
         let members = self.links.values().filter(|link| link.is_member());
         members
             .map(|link| PeerInfo {

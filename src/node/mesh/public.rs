@@ -2,13 +2,16 @@
 
 use std::{
     cell::RefCell,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use super::{Event, Mesh, Message};
+use tokio::task::AbortHandle;
+
+use super::{Event, Mesh};
 use crate::{
     discovery::BootstrapAddress,
-    node::NodeError,
+    node::{NodeError, bootstrap::resolved},
     proto::{Origin, RateLimit, Timestamp},
     wire::{Credential, PUBLIC_SWARM, PeerId, SwarmId},
 };
@@ -27,6 +30,15 @@ const PEERS_MAX: usize = 1024;
 const ALL_PER: Duration = Duration::from_millis(100);
 /// At once, as when many start.
 const ALL_BURST: u32 = 128;
+
+/// Bootstrap nodes of the pool.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// Whose names do not resolve yet.
+    finding: Vec<AbortHandle>,
+    /// Where the others are, as far as nobody else had named these places.
+    found: Vec<SocketAddr>,
+}
 
 /// What a peer may ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,26 +111,33 @@ impl Mesh {
         let kept = bootstrap.clone();
         self.disk.call(move |store| store.put_public(kept.as_deref())).await?;
         self.is_public = bootstrap.is_some();
-        let addresses = bootstrap.into_iter().flatten().filter_map(|text| text.parse().ok());
-        for address in addresses {
-            let (address, mesh): (BootstrapAddress, _) = (address, self.desk.mesh.clone());
-            self.tasks.spawn_local(async move {
-                match address.resolve().await {
-                    Ok(found) => {
-                        for at in found {
-                            // An actor that has ended takes the node down by itself.
-                            let _ =
-                                mesh.send(Message::Learn(at, Some(address.peer), Origin::Bootstrap)).await;
-                        }
-                    }
-                    Err(error) => tracing::warn!(%error, "bootstrap node not found"),
-                }
-                Event::Nothing
-            });
-        }
+        let Names { finding, found } = std::mem::take(&mut self.pool_names);
+        finding.iter().for_each(AbortHandle::abort);
+        found.iter().for_each(|address| self.dialer.demote(address));
+        self.find(bootstrap.into_iter().flatten().filter_map(|text| text.parse().ok()));
         self.judge_links().await?;
         self.dialer.retry_all(self.now());
         Ok(())
+    }
+
+    /// Looks for bootstrap nodes of the pool.
+    pub(super) fn find(&mut self, addresses: impl IntoIterator<Item = BootstrapAddress>) {
+        for address in addresses {
+            let task =
+                self.tasks.spawn_local(async move { Event::Found(address.peer, resolved(&address).await) });
+            self.pool_names.finding.push(task);
+        }
+    }
+
+    /// A bootstrap node of the pool is there.
+    pub(super) fn found(&mut self, peer: PeerId, found: &[SocketAddr]) {
+        let now = self.now();
+        for &at in found {
+            // What its owner named otherwise too stays when the pool is left.
+            if self.is_public && self.dialer.learn_named(now, at, peer) {
+                self.pool_names.found.push(at);
+            }
+        }
     }
 
     /// Whether there is room for one more link to a peer with these swarms in common.

@@ -164,3 +164,77 @@ fn the_book_is_bounded_and_keeps_what_its_owner_gave() {
     dialer.ended(at(0), &address(1), Dialled::Oneself);
     assert!(!dialer.targets.contains_key(&address(1)), "nobody dials itself twice");
 }
+
+#[test]
+fn peers_of_the_pool_do_not_fill_the_book() {
+    let mut dialer = Dialer::new(peer(0), 1);
+    for n in 0..100 {
+        dialer.learn(at(0), address(n), Some(peer(1)), Origin::Told);
+    }
+    for n in 1000..3000 {
+        dialer.learn(at(0), address(n), Some(peer(2)), Origin::Pool);
+    }
+    assert_eq!(dialer.targets.len(), TARGETS_MAX);
+    assert_eq!(dialer.targets.values().filter(|target| !target.is_pool).count(), 100);
+    // One that was met is still of the pool.
+    dialer.shares(peer(2), true);
+    for n in 3000..3000 + TARGETS_MAX as u16 {
+        dialer.learn(at(0), address(n), None, Origin::Lan);
+    }
+    assert_eq!(dialer.targets.values().filter(|target| target.is_pool).count(), 0);
+    dialer.learn(at(0), address(4000), Some(peer(3)), Origin::Pool);
+    assert!(!dialer.targets.contains_key(&address(4000)), "there is no room for it");
+}
+
+#[test]
+fn who_is_connected_or_needed_stays_in_the_book() {
+    let mut dialer = Dialer::new(peer(0), 1);
+    dialer.learn(at(0), address(1), Some(peer(1)), Origin::Remembered);
+    dialer.learn(at(0), address(2), Some(peer(2)), Origin::Told);
+    dialer.need(&BTreeSet::from([peer(2)]));
+    dialer.connected(peer(1));
+    dialer.shares(peer(1), true);
+    for n in 100..2000 {
+        dialer.learn(at(0), address(n), None, Origin::Lan);
+    }
+    assert!(dialer.targets.contains_key(&address(1)) && dialer.targets.contains_key(&address(2)));
+    // However often it fails.
+    let (mut tries, mut now) = (0, 0);
+    while now < 7200 {
+        if dialer.due(at(now), 0).iter().any(|(at, _)| *at == address(2)) {
+            dialer.ended(at(now), &address(2), Dialled::Failed);
+            tries += 1;
+        }
+        now += 1;
+    }
+    assert!(tries >= 20, "{tries}: at least once in five minutes");
+    dialer.need(&BTreeSet::new());
+    dialer.lost(at(now), &peer(1));
+    for n in 2000..4000 {
+        dialer.learn(at(now), address(n), None, Origin::Lan);
+    }
+    assert!(!dialer.targets.contains_key(&address(1)));
+}
+
+#[test]
+fn who_had_no_place_for_a_joiner_is_asked_again_soon() {
+    let mut dialer = Dialer::new(peer(0), 1);
+    dialer.learn(at(0), address(1), Some(peer(1)), Origin::Ticket);
+    dialer.due(at(0), ALL);
+    dialer.ended(at(0), &address(1), Dialled::Stranger(peer(1)));
+    assert_eq!(dialer.due(at(500), ALL), []);
+    dialer.rest_briefly(at(500), &peer(1));
+    assert_eq!(dialer.due(at(504), ALL), []);
+    assert_eq!(dialer.due(at(530), ALL), [(address(1), Some(peer(1)))]);
+}
+
+#[test]
+fn what_was_named_for_the_pool_is_not_dialled_in_any_case_once_it_was_left() {
+    let mut dialer = Dialer::new(peer(0), 1);
+    dialer.learn(at(0), address(1), Some(peer(1)), Origin::Bootstrap);
+    assert!(dialer.is_named(&peer(1)));
+    dialer.demote(&address(1));
+    assert!(!dialer.is_named(&peer(1)));
+    assert_eq!(dialer.due(at(0), 8), []);
+    assert_eq!(dialer.due(at(0), Wanted { members: 0, pool: 1 }).len(), 1);
+}

@@ -10,7 +10,7 @@ use super::{
     POOL_LINKS_MAX, POOL_LINKS_SERVED,
 };
 use crate::{
-    proto::Timestamp,
+    proto::{Timestamp, demand::Teller},
     wire::{PUBLIC_SWARM, PeerId, SwarmId},
 };
 
@@ -44,6 +44,11 @@ impl Link {
     /// The closed swarms that it shares with us: demand is told in these alone, for nobody may place work in the pool yet.
     pub(super) fn closed_swarms(&self) -> Vec<SwarmId> {
         self.swarms.iter().filter(|swarm| **swarm != PUBLIC_SWARM).copied().collect()
+    }
+
+    /// It, as the one that tells of demand.
+    pub(super) fn teller(&self, peer: PeerId) -> Teller {
+        Teller { peer, address: self.address, shared: self.closed_swarms() }
     }
 
     pub(super) fn has_rested(&self, now: Timestamp) -> bool {

@@ -6,8 +6,11 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::*;
-use crate::proto::{Dialer, Dialled, Origin};
+use super::{work::AGGREGATORS_MAX, *};
+use crate::{
+    proto::{Dialer, Dialled, Origin},
+    wire::Founding,
+};
 
 const NODES: usize = 40;
 const HUBS: usize = 2;
@@ -118,8 +121,13 @@ fn number(address: SocketAddr) -> usize {
     }
 }
 
+fn credential(n: u8) -> Credential {
+    let founding = Founding { founder: id(0), nonce: [n; 16], name: "home".parse().unwrap() };
+    Credential { founding, epoch: 0, proof: None }
+}
+
 fn swarm(n: u8) -> SwarmId {
-    SwarmId::from_bytes([n; 32])
+    credential(n).founding.id()
 }
 
 impl World {

@@ -64,7 +64,8 @@ impl World {
         node.alive = true;
         node.dialer = Dialer::new(id_of(n), seed);
         node.machine = Neighbours::new(key(n), part(n), node.life, seed);
-        node.machine.joined(node.swarms.clone());
+        let shown = [1, 2].map(|n| (swarm(n), credential(n)));
+        node.machine.joined(shown.into_iter().filter(|(swarm, _)| node.swarms.contains(swarm)));
         (node.work, node.wake, node.asks) = (false, None, 0);
         node.busy.clear();
         node.dials.clear();
@@ -324,11 +325,11 @@ impl World {
                 let node = &mut self.nodes[n];
                 node.asks -= 1;
                 node.links.get_mut(&from).unwrap().asked = false;
-                node.machine.answered(now, &id_of(from), Some(&told));
+                node.machine.answered(now, &id_of(from), Some(&told), |_, _| true);
             }
             Said::Push(told) => {
                 self.judge(n, from, &told);
-                self.nodes[n].machine.told(now, &id_of(from), &told);
+                self.nodes[n].machine.told(now, &id_of(from), &told, |_, _| true);
             }
             Said::PeersAsked => {
                 let peers = self.nodes[n].machine.peers_for(now, &id_of(from));
