@@ -77,7 +77,7 @@ fn a_frozen_worker_holds_nobody_up_and_its_late_results_do_no_harm() {
         let freeze = number("FREEZE");
         let hosts = swarm(2);
         let (founder, worker) = (&hosts[0], &hosts[1]);
-        write_documents(&founder.edge, 4 + freeze.unwrap_or(0) as usize);
+        write_documents(&founder.edge, 8 + freeze.unwrap_or(0) as usize);
         let lent = lend(worker);
         let mut embed = founder.start(EMBED);
         worker.wait_for(DELIVERED);
