@@ -1,4 +1,5 @@
-//! Decisions without IO: who may run which job until when, what runs next, how long to wait before another try.
+//! Decisions without IO: who may run which job until when, what runs next, how much of the device may be lent, how long to
+//! wait before another try.
 //!
 //! Deliberately absent: clocks, sockets, disks, entropy. A machine is handed the time and an event and gives
 //! effects in the order in which `node` must carry them out; the same seed and the same events give the same
@@ -6,6 +7,7 @@
 //! effect of its own, before the one that relies on it.
 
 mod backoff;
+pub mod budget;
 mod demand;
 mod dial;
 mod ledger;
