@@ -1,16 +1,31 @@
 //! What a device lends to others at this moment, and why no more.
 //!
-//! The owner allows ([`Limits`]), the sensors tell ([`Reading`]).
+//! The owner allows ([`Limits`]), the sensors tell ([`Reading`]), the [`Policy`] decides ([`Budget`]).
 //!
-//! Deliberately absent: files and sensors, which `power` reads, and the wire's form of a budget. Work of the owner's own
-//! runs under [`Limits::own`].
+//! Deliberately absent: files and sensors, which `power` reads, threads, and the wire's form of a budget. Work of the
+//! owner's own runs under [`Limits::own`].
 
+mod attendance;
+mod cause;
+mod days;
+mod gate;
 mod hours;
 mod limits;
+mod policy;
 mod reading;
+mod rules;
+mod sense;
 mod settings;
+mod shape;
+mod standing;
 
+pub use cause::{Cause, Reason, Sensor};
+pub use days::Spent;
 pub use hours::{Hours, WeekMinute};
 pub use limits::{Ceiling, Green, Limits, Profile, Share, THREADS_MAX};
+pub use policy::{Admission, Budget, Event, Policy, REASONS_MAX, STALE, STALE_RESTING};
 pub use reading::{Fault, LocalTime, Memory, Presence, Reading, Sensed, Supply, Temperature, Throttle};
 pub use settings::{BUDGET_SETTINGS, BudgetSetting, LimitError};
+pub use standing::{PauseEnd, Standing};
+
+use super::Timestamp;
