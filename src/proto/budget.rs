@@ -1,6 +1,7 @@
 //! What a device lends to others at this moment, and why no more.
 //!
-//! The owner allows ([`Limits`]), the sensors tell ([`Reading`]), the [`Policy`] decides ([`Budget`]).
+//! The owner allows ([`Limits`]), the sensors tell ([`Reading`]), the [`Policy`] decides ([`Budget`]), and a [`Pacer`] holds
+//! each compute thread to it.
 //!
 //! Deliberately absent: files and sensors, which `power` reads, threads, and the wire's form of a budget. Work of the
 //! owner's own runs under [`Limits::own`].
@@ -11,6 +12,7 @@ mod days;
 mod gate;
 mod hours;
 mod limits;
+mod pacer;
 mod policy;
 mod reading;
 mod rules;
@@ -23,6 +25,7 @@ pub use cause::{Cause, Reason, Sensor};
 pub use days::Spent;
 pub use hours::{Hours, WeekMinute};
 pub use limits::{Ceiling, Green, Limits, Profile, Share, THREADS_MAX};
+pub use pacer::{Pacer, SLICE_MS_MAX, SLICE_TOKENS_MIN};
 pub use policy::{Admission, Budget, Event, Policy, REASONS_MAX, STALE, STALE_RESTING};
 pub use reading::{Fault, LocalTime, Memory, Presence, Reading, Sensed, Supply, Temperature, Throttle};
 pub use settings::{BUDGET_SETTINGS, BudgetSetting, LimitError};
