@@ -1,11 +1,12 @@
-//! What a device lends to others at this moment, and why no more.
+//! What a device lends to others at this moment, why no more, and what it cost.
 //!
-//! The owner allows ([`Limits`]), the sensors tell ([`Reading`]), the [`Policy`] decides ([`Budget`]), and a [`Pacer`] holds
-//! each compute thread to it.
+//! The owner allows ([`Limits`]), the sensors tell ([`Reading`]), the [`Policy`] decides ([`Budget`]), a [`Pacer`] holds each
+//! compute thread to it, and the [`Account`] adds up what it took.
 //!
 //! Deliberately absent: files and sensors, which `power` reads, threads, and the wire's form of a budget. Work of the
 //! owner's own runs under [`Limits::own`].
 
+mod account;
 mod attendance;
 mod cause;
 mod days;
@@ -21,6 +22,7 @@ mod settings;
 mod shape;
 mod standing;
 
+pub use account::{Account, Cost, DAYS_MAX, PerThousand, Row, SWARMS_MAX, Totals};
 pub use cause::{Cause, Reason, Sensor};
 pub use days::Spent;
 pub use hours::{Hours, WeekMinute};
