@@ -10,14 +10,15 @@
 //! config      defaults < file < EDGE_* < flags, every value with its source
 //! store       one LMDB environment and one key in a data directory, held by one process
 //! inference   segment, chunk, tokenise, batch, embed; the model folder
+//! power       what the device says of itself: CPU, heat, supply, who is at it
 //! transport   QUIC between keys that were proved, and bounded frames on its streams
 //! discovery   who else is there: mDNS, bootstrap addresses, what a peer may tell
 //! proto       decisions without IO: ledger, queue, neighbours, dialler, membership, backoff, rates
 //! wire        what crosses a socket or lies on disk: ids, records, messages, their exact bytes
 //! ```
 //!
-//! `store`, `inference`, `transport` and `discovery` do not know each other; `proto` knows `wire` alone, and `wire`
-//! nobody. A room appears with its first file: `power` is still to come.
+//! `store`, `inference`, `power`, `transport` and `discovery` do not know each other; `proto` knows `wire` alone, and
+//! `wire` nobody.
 //!
 //! # The life of one job, on one machine
 //! 1. `cli::embed` walks the paths, reads each document once and cuts it by [`inference::cut`], a pure function
@@ -59,6 +60,7 @@ pub mod config;
 pub mod discovery;
 pub mod inference;
 pub mod node;
+pub mod power;
 pub mod proto;
 pub mod store;
 pub mod transport;

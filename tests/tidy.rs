@@ -16,8 +16,9 @@ const MAP: &[(&str, &[&str])] = &[
     ("inference", &["wire"]),
     ("transport", &["wire"]),
     ("discovery", &["wire"]),
+    ("power", &["wire", "proto"]),
     ("config", &[]),
-    ("node", &["wire", "proto", "store", "inference", "transport", "discovery"]),
+    ("node", &["wire", "proto", "store", "inference", "power", "transport", "discovery"]),
     ("api", &["wire", "proto", "store", "inference", "node"]),
     ("cli", &["wire", "proto", "store", "inference", "config", "node", "api"]),
 ];
