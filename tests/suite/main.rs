@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bad_network;
+mod budget;
 mod cli;
 mod control;
 mod discovery;

@@ -4,13 +4,15 @@
 //! however the clock came to show it: so a clock that is set back finds what was spent, and no step of it gives a day's
 //! allowance twice.
 
+use serde::{Deserialize, Serialize};
+
 use super::{LocalTime, Sensed};
 
 /// Days that are known at once: today, those around it, and where a wrong clock has been lately.
 const DAYS_MAX: usize = 8;
 
 /// What work for others has taken on a day.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spent {
     /// Days since 1970-01-01, as [`LocalTime`] counts them.
     pub day: u32,

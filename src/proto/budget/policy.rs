@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Cause, Limits, PauseEnd, Reading, Reason, Sensed, Share, Standing, Timestamp, WeekMinute,
     attendance::Attendance,
@@ -24,8 +26,8 @@ const READINGS_MIN: u8 = 2;
 /// Reasons in a budget at most: every rule, the owner's order, and that nothing is known yet.
 pub const REASONS_MAX: usize = Rule::ALL.len() + 2;
 
-/// What happens to the policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What happens to the policy; serialisable, so that a device's day can be recorded and played again on a desk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// The sensors were read.
     Reading(Box<Reading>),
@@ -192,6 +194,8 @@ impl Policy {
             Event::Finish => (self.standing, self.paused_until) = (Standing::Finishing, None),
             Event::Tick => {}
         }
+        // How old a reading may be depends on whether work runs.
+        self.note_silence(now);
         if self.paused_until.is_some_and(|end| end <= now) {
             (self.standing, self.paused_until) = (Standing::Lending, None);
         }

@@ -40,6 +40,10 @@ impl Shape {
             (self.granted, self.rises_since) = (target, None);
             return;
         }
+        if work(least) < work(self.granted) {
+            // What falls has not settled, even where there is room for more of the other kind.
+            self.rises_since = None;
+        }
         let since = *self.rises_since.get_or_insert(now);
         let has_settled = now.since(since) >= RISE;
         self.granted = if has_settled { target } else { least };
@@ -110,7 +114,9 @@ mod tests {
         shape.aim(at(22), share(4, 1000), true);
         assert_eq!((shape.granted(), shape.rises_at()), (share(4, 1000), None));
         shape.aim(at(23), share(1, 1000), true);
-        shape.aim(at(24), share(8, 400), true);
+        shape.aim(at(24), share(8, 1000), true);
+        shape.aim(at(30), share(8, 400), true);
         assert_eq!(shape.granted(), share(1, 400), "more work, but neither more threads nor more duty");
+        assert_eq!(shape.rises_at(), Some(at(40)), "what falls settles anew");
     }
 }

@@ -266,3 +266,34 @@ fn a_change_is_told_and_a_number_is_none() {
     assert!(!tell(Reading { temperature: heat(81_000), ..calm() }), "the same cause, hotter");
     assert!(tell(Reading { supply: Sensed::Is(Supply::Battery { charge_permille: None }), ..calm() }));
 }
+
+#[test]
+fn a_recorded_trace_plays_the_same() {
+    let used = Reading { presence: Sensed::Is(Presence::InUse), others_permille: Sensed::Is(3000), ..calm() };
+    let pause = Event::Pause { lasting: Some(Duration::from_secs(5)), wall_ms: Some(7) };
+    let spent = Spent { day: NOON.day, energy_mj: 5, network_bytes: 6 };
+    let of = |reading: &Reading| Event::Reading(Box::new(reading.clone()));
+    let mut trace: Vec<(Timestamp, Event)> = Vec::new();
+    for event in
+        [of(&calm()), of(&calm()), Event::Works(true), of(&used), pause, Event::Spent(spent), of(&calm())]
+    {
+        trace.push((Timestamp::from_ms(1000 * trace.len() as u64), event));
+    }
+    trace
+        .extend([Event::Finish, Event::Resume, Event::Tick].map(|event| (Timestamp::from_ms(17_000), event)));
+    let recorded = postcard::to_allocvec(&trace).unwrap();
+    let play = |trace: Vec<(Timestamp, Event)>| {
+        let mut policy =
+            Policy::new(Timestamp::default(), Limits::of(Profile::Gentle), Standing::Lending, None);
+        let mut budgets = Vec::new();
+        for (now, event) in trace {
+            policy.handle(now, event);
+            budgets.push(policy.budget().clone());
+        }
+        budgets
+    };
+    let budgets = play(trace);
+    assert_eq!(play(postcard::from_bytes(&recorded).unwrap()), budgets);
+    assert!(budgets.iter().any(|budget| budget.admission == Admission::Nothing));
+    assert!(budgets.iter().any(|budget| budget.admission == Admission::All));
+}
