@@ -124,25 +124,31 @@ impl Bus {
         self.call(&bus_call("AddMatch", Some(rule)), until).map(drop)
     }
 
-    /// Waits for the next message, for ever. Once its first byte is there the rest has to come soon.
+    /// Waits for the next message: for ever, or until a moment, and then there is `None`. Once its first byte is there the
+    /// rest has to come soon.
     ///
     /// # Errors
     /// [`BusError`].
-    pub(super) fn wait(&mut self) -> Result<Message, BusError> {
+    pub(super) fn wait(&mut self, until: Option<Instant>) -> Result<Option<Message>, BusError> {
         let mut head = [0; HEAD_BYTES];
-        self.stream.set_read_timeout(None).map_err(|_| BusError::Gone)?;
         let mut read = 0;
         while read == 0 {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(None);
+            }
+            self.stream.set_read_timeout(left).map_err(|_| BusError::Gone)?;
             read = match self.stream.read(&mut head) {
                 Ok(0) => return Err(BusError::Gone),
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => 0,
+                Err(error) if failure(&error) == BusError::Silent => return Ok(None),
                 Err(_) => return Err(BusError::Gone),
             };
         }
         let until = Instant::now() + STEP_WAIT;
         self.read(&mut head[read..], until)?;
-        self.rest(&head, until)
+        self.rest(&head, until).map(Some)
     }
 
     /// A handle that can end [`Bus::wait`] from another thread.

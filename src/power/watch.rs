@@ -21,9 +21,14 @@ const SUBSCRIBE_WAIT: Duration = Duration::from_secs(2);
 /// Between two tries to connect: twice as long each time. On a machine without logind it wakes once a minute.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(60);
-/// Everything that logind says, and that it starts or ends.
-const RULES: [&str; 2] = [
-    "type='signal',sender='org.freedesktop.login1',path_namespace='/org/freedesktop/login1'",
+/// Signals that come within so long of one that was passed on are passed on as one: readings then are at most so dense,
+/// whatever a desktop does.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Sessions come and go, or lock and wake; logind itself comes and goes.
+const RULES: [&str; 3] = [
+    "type='signal',sender='org.freedesktop.login1',interface='org.freedesktop.login1.Manager'",
+    "type='signal',sender='org.freedesktop.login1',interface='org.freedesktop.DBus.Properties',\
+     path_namespace='/org/freedesktop/login1/session'",
     "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='org.freedesktop.login1'",
 ];
 
@@ -71,11 +76,22 @@ pub struct SessionWatch {
     reins: Arc<Reins>,
     bus: Option<Bus>,
     retry: Duration,
+    /// When the last change was passed on, and whether another one has come since.
+    passed: Option<Instant>,
+    is_due: bool,
 }
 
 impl SessionWatch {
     pub(super) fn new(socket: PathBuf, signals: Arc<Signals>) -> Self {
-        Self { socket, signals, reins: Arc::default(), bus: None, retry: RETRY_MIN }
+        Self {
+            socket,
+            signals,
+            reins: Arc::default(),
+            bus: None,
+            retry: RETRY_MIN,
+            passed: None,
+            is_due: false,
+        }
     }
 
     /// What ends it.
@@ -94,20 +110,26 @@ impl SessionWatch {
             let Some(bus) = &mut self.bus else {
                 if self.connect().is_ok() {
                     // What happened before the subscription nobody has told.
-                    return self.changed();
+                    return self.pass();
                 }
                 self.rest();
                 continue;
             };
-            match bus.wait() {
-                Ok(message) if message.kind == Kind::Signal => return self.changed(),
-                Ok(_) => {}
+            let pause = self.passed.map(|at| at + PAUSE).filter(|end| *end > Instant::now());
+            if self.is_due && pause.is_none() {
+                return self.pass();
+            }
+            match bus.wait(if self.is_due { pause } else { None }) {
+                Ok(Some(message)) => self.is_due |= message.kind == Kind::Signal,
+                Ok(None) => {}
                 Err(_) => self.lose(),
             }
         }
     }
 
-    fn changed(&self) -> bool {
+    fn pass(&mut self) -> bool {
+        self.is_due = false;
+        self.passed = Some(Instant::now());
         self.signals.changes.fetch_add(1, Ordering::AcqRel);
         true
     }

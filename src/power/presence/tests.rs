@@ -150,6 +150,25 @@ fn the_watch_comes_back_and_can_be_stopped_at_any_time() {
 }
 
 #[test]
+fn a_storm_of_signals_is_a_few_readings() {
+    let (desk, bus) = Desk::with_bus();
+    let (stop, changes, thread) = desk.watch();
+    changes.recv_timeout(Duration::from_secs(1)).unwrap();
+    bus.await_listeners(1);
+    let begun = Instant::now();
+    for _ in 0..2000 {
+        bus.signal();
+    }
+    // The last of them is not lost.
+    while changes.recv_timeout(Duration::from_millis(600)).is_ok() {}
+    stop.stop();
+    thread.join().unwrap();
+    let passed = desk.sensor.signals.changes.load(Ordering::Acquire);
+    let most = 3 + begun.elapsed().as_millis() as u64 / 200;
+    assert!((2..=most).contains(&passed), "{passed} of at most {most}");
+}
+
+#[test]
 fn without_logind_the_terminals_tell() {
     let mut desk = Desk::new();
     assert_eq!(desk.read(100), Sensed::Absent);
