@@ -17,7 +17,7 @@ use super::{
     moment::Moment,
     root::{Found, Lack, Root, sensed},
     sessions::{Joined, Sessions},
-    terminals::{Terminals, Typed},
+    terminals::{STAMP_GRAIN, Terminals, Typed},
     vanish::Seen,
     watch::SessionWatch,
 };
@@ -29,8 +29,6 @@ pub(super) const BUS: &str = "/run/dbus/system_bus_socket";
 const ANSWER_LIFE: Duration = Duration::from_secs(30);
 /// After a bus that hung: a reading that waits for it each time would be late itself.
 const SILENCE_WAIT: Duration = Duration::from_secs(10);
-/// The stamps of terminals are this coarse: for so long after one somebody counts as there.
-const STAMP_GRAIN: Duration = Duration::from_secs(8);
 
 /// What the watch tells the sensor.
 #[derive(Debug, Default)]

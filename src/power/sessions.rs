@@ -5,9 +5,11 @@
 //! One that is closing has nobody any more. A locked screen has nobody before it, from the moment at which we see the lock.
 //!
 //! What `IdleHint` means differs. A desktop sets it itself (GNOME and KDE do, after the wait until the screen goes dark;
-//! sway, labwc and other bare compositors never do, unless something like swayidle does it for them). For a terminal, ssh
-//! included, logind looks when the terminal was last read from, and calls it idle after `IdleActionSec`, 30 minutes.
-//! Source: org.freedesktop.login1(5).
+//! sway, labwc and other bare compositors never do, unless something like swayidle does it for them). For a terminal logind
+//! looks when it was last read from, tells that time at once, and hints after `IdleActionSec`, 30 minutes. On a
+//! pseudo-terminal (ssh) the time counts. On a console the hint does: somebody may have typed `startx` there, and X reads
+//! its keyboard by another way; that such a session is called idle after 30 minutes, whatever is done in it, we cannot see.
+//! Source: org.freedesktop.login1(5); tried against systemd-logind 252.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +17,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::dbus::{Bus, BusError, Call, Message};
+use super::{
+    dbus::{Bus, BusError, Call, Message},
+    terminals::STAMP_GRAIN,
+};
 
 /// For all questions of one reading.
 const ASK_WAIT: Duration = Duration::from_secs(1);
@@ -43,9 +48,16 @@ struct Session {
     is_idle: bool,
     is_locked: bool,
     idle_since: Duration,
+    terminal: String,
 }
 
 impl Session {
+    /// When somebody last did something, where that can be told.
+    fn left(&self) -> Option<Duration> {
+        let is_told = self.is_idle || (self.terminal.starts_with("pts/") && !self.idle_since.is_zero());
+        is_told.then_some(self.idle_since)
+    }
+
     fn counts(&self) -> bool {
         self.class.starts_with("user") && self.state != "closing"
     }
@@ -94,12 +106,15 @@ impl Sessions {
             Joined { counted: counted.len(), is_used: counted.len() > SESSIONS_MAX, since: Duration::ZERO };
         for (path, session) in counted {
             let locked = session.is_locked.then(|| *self.locked.entry(path).or_insert(now));
-            // A hint from the future is from now.
-            let hinted = session.is_idle.then(|| session.idle_since.min(now));
-            match (locked, hinted) {
+            // A time from the future is from now.
+            let left = session.left().map(|left| left.min(now));
+            match (locked, left) {
                 (None, None) => joined.is_used = true,
-                (Some(since), None) | (None, Some(since)) => joined.since = joined.since.max(since),
-                (Some(locked), Some(hinted)) => joined.since = joined.since.max(locked.min(hinted)),
+                (None, Some(left)) => {
+                    joined.is_used |= !session.is_idle && now.saturating_sub(left) < STAMP_GRAIN;
+                    joined.since = joined.since.max(left);
+                }
+                (Some(locked), left) => joined.since = joined.since.max(left.unwrap_or(locked).min(locked)),
             }
         }
         joined
@@ -165,6 +180,7 @@ fn session(message: &Message) -> Result<Session, BusError> {
         match (name, kind) {
             ("Class", "s") => session.class = body.string()?.to_owned(),
             ("State", "s") => session.state = body.string()?.to_owned(),
+            ("TTY", "s") => session.terminal = body.string()?.to_owned(),
             ("IdleHint", "b") => session.is_idle = body.boolean()?,
             ("LockedHint", "b") => session.is_locked = body.boolean()?,
             ("IdleSinceHintMonotonic", "t") => session.idle_since = Duration::from_micros(body.u64()?),
@@ -185,6 +201,7 @@ mod tests {
             is_idle,
             is_locked,
             idle_since: Duration::from_secs(idle_since_s),
+            terminal: String::new(),
         }
     }
 
@@ -230,6 +247,20 @@ mod tests {
         );
         assert!(join(sessions, &[session("user", false, false, 0)], 180).is_used);
         assert_eq!(join(sessions, &locked, 200), idle(1, 200), "locked anew");
+    }
+
+    #[test]
+    fn a_pseudo_terminal_tells_when_it_was_typed_at_and_a_console_only_hints() {
+        let sessions = &mut Sessions::default();
+        let terminal = |name: &str, is_idle: bool, since_s: u64| Session {
+            terminal: name.into(),
+            ..session("user", is_idle, false, since_s)
+        };
+        assert!(join(sessions, &[terminal("pts/0", false, 95)], 100).is_used);
+        assert_eq!(join(sessions, &[terminal("pts/0", false, 40)], 100), idle(1, 40));
+        assert!(join(sessions, &[terminal("pts/0", false, 0)], 100).is_used, "it does not tell");
+        assert!(join(sessions, &[terminal("tty1", false, 40)], 100).is_used);
+        assert_eq!(join(sessions, &[terminal("tty1", true, 40)], 100), idle(1, 40));
     }
 
     #[test]

@@ -21,6 +21,9 @@ const CONSOLES: u8 = 12;
 /// Terminals that are looked at.
 const TERMINALS_MAX: usize = 512;
 
+/// The stamps are this coarse: for so long after one somebody counts as there.
+pub(super) const STAMP_GRAIN: Duration = Duration::from_secs(8);
+
 /// What the terminals say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Typed {

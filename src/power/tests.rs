@@ -167,7 +167,7 @@ fn every_sensor_describes_itself_in_one_line() {
     let energy =
         sensors.describe(&Moment::at_ms(102_000)).into_iter().find(|line| line.sensor == "energy").unwrap();
     assert_eq!(energy.state, State::Broken(Fault::Unreadable));
-    assert!(energy.mend.unwrap().contains("chgrp"));
+    assert!(energy.mend.unwrap().contains("tmpfiles.d"));
 }
 
 proptest! {
