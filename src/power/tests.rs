@@ -171,7 +171,7 @@ fn every_sensor_describes_itself_in_one_line() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn no_file_makes_a_reading_panic(
