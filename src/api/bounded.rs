@@ -8,7 +8,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::sessions::SESSIONS_MAX;
+use super::{
+    rights::{self, Caller},
+    sessions::SESSIONS_MAX,
+};
 use axum::serve::Listener;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -22,7 +25,7 @@ use tokio::{
 /// Connections at once, two for each command that asks for jobs and some for those that look; one more waits.
 const CONNECTIONS_MAX: usize = 2 * SESSIONS_MAX + 32;
 
-/// Of a user who is neither root nor who runs the node: a shared socket is not filled by one who only holds it open …
+/// Of a user who may only look: a shared socket is not filled by one who only holds it open …
 const OF_USER_MAX: usize = 16;
 /// … nor by several of them.
 const OF_OTHERS_MAX: usize = CONNECTIONS_MAX / 2;
@@ -32,6 +35,7 @@ pub(super) struct Bounded {
     listener: UnixListener,
     permits: Arc<Semaphore>,
     owner: u32,
+    is_shared: bool,
     others: Others,
 }
 
@@ -71,10 +75,14 @@ impl Drop for Place {
 }
 
 impl Bounded {
-    /// `owner` is who runs the node.
-    pub(super) fn new(listener: UnixListener, owner: u32) -> Self {
+    /// `owner` is who runs the node; on a shared socket a group may do as much.
+    pub(super) fn new(listener: UnixListener, owner: u32, is_shared: bool) -> Self {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { listener, permits, owner, others: Others::default() }
+        Self { listener, permits, owner, is_shared, others: Others::default() }
+    }
+
+    fn group(&self) -> String {
+        if self.is_shared { rights::group() } else { String::new() }
     }
 }
 
@@ -90,11 +98,12 @@ impl Listener for Bounded {
                 continue;
             };
             let (stream, address) = Listener::accept(&mut self.listener).await;
-            // Of whom the kernel says nothing is somebody else.
-            let user = stream.peer_cred().map_or(u32::MAX, |cred| cred.uid());
-            if user == 0 || user == self.owner {
+            let caller = Caller::of(stream.peer_cred().ok());
+            if caller.may_all(self.owner, &self.group()) {
                 return (Permitted { stream, _permit: permit, _place: None }, address);
             }
+            // Of whom the kernel says nothing is somebody else.
+            let user = caller.user().unwrap_or(u32::MAX);
             if let Some(place) = self.others.enter(user) {
                 return (Permitted { stream, _permit: permit, _place: Some(place) }, address);
             }

@@ -3,6 +3,7 @@
 use std::fs;
 
 use axum::{extract::connect_info::Connected, serve::IncomingStream};
+use tokio::net::unix::UCred;
 
 use super::bounded::Bounded;
 
@@ -18,11 +19,20 @@ pub(super) struct Caller {
 
 impl Connected<IncomingStream<'_, Bounded>> for Caller {
     fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
-        Self { ids: stream.io().peer_cred().ok().map(|cred| (cred.uid(), cred.gid())) }
+        Self::of(stream.io().peer_cred().ok())
     }
 }
 
 impl Caller {
+    /// As the kernel says.
+    pub(super) fn of(cred: Option<UCred>) -> Self {
+        Self { ids: cred.map(|cred| (cred.uid(), cred.gid())) }
+    }
+
+    pub(super) fn user(&self) -> Option<u32> {
+        self.ids.map(|(user, _)| user)
+    }
+
     /// Whether it may do everything: the node's own user, root, and members of the group.
     pub(super) fn may_all(&self, owner: u32, group: &str) -> bool {
         self.ids.is_some_and(|(user, own_group)| user == 0 || user == owner || is_in(user, own_group, group))

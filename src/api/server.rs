@@ -134,7 +134,7 @@ impl fmt::Debug for Server {
 }
 
 async fn serve(listener: UnixListener, desk: Desk, stop: CancellationToken) {
-    let (sessions, owner) = (desk.sessions.clone(), desk.owner);
+    let (sessions, owner, is_shared) = (desk.sessions.clone(), desk.owner, desk.is_shared);
     let router = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/peers", get(peers))
@@ -152,7 +152,7 @@ async fn serve(listener: UnixListener, desk: Desk, stop: CancellationToken) {
         .layer(middleware::from_fn_with_state(desk.clone(), judge))
         .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
         .with_state(desk);
-    let bounded = Bounded::new(listener, owner);
+    let bounded = Bounded::new(listener, owner, is_shared);
     let service = router.into_make_service_with_connect_info::<Caller>();
     let asked = stop.clone();
     let stopping = sessions.stopping.clone();

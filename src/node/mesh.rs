@@ -106,8 +106,8 @@ enum Event {
     Expired(PeerId, u64),
     /// An answer to a request to join, or to be renewed.
     Admission(PeerId, SwarmId, Result<Box<Admitted>, AskError>),
-    /// Other members, as the one at this address tells.
-    Told(PeerId, SocketAddr, PeersTold),
+    /// Others, as the peer at this address tells, and what its word is worth.
+    Told(SocketAddr, Origin, PeersTold),
     /// The founder knows, or is not here: a swarm can be forgotten.
     Leaving(SwarmId, SwarmAnswer, oneshot::Sender<Result<SwarmAnswer, SwarmsError>>),
     /// Demand, as a neighbour tells on this link.
@@ -346,6 +346,9 @@ impl Mesh {
                 Ok(())
             }
             Message::Learn(address, expected, origin) => {
+                if origin == Origin::Bootstrap {
+                    self.pool_names.forget(&address);
+                }
                 self.dialer.learn(self.now(), address, expected, origin);
                 Ok(())
             }
@@ -399,8 +402,8 @@ impl Mesh {
                 Ok(())
             }
             Event::Admission(peer, swarm, answer) => self.admission(peer, swarm, answer).await,
-            Event::Told(teller, at, told) => {
-                self.told(&teller, &at, told);
+            Event::Told(at, origin, told) => {
+                self.told(&at, origin, told);
                 Ok(())
             }
             Event::Leaving(swarm, answer, waiting) => self.forget(swarm, answer, waiting).await,

@@ -18,6 +18,8 @@ use crate::wire::PeerId;
 pub const TARGETS_MAX: usize = 512;
 /// Dials under way at once.
 const DIALS_MAX: usize = 8;
+/// Addresses of one peer, beside what its owner gave: a machine has two or three.
+const PLACES_OF_PEER_MAX: usize = 4;
 /// Before an address that did not answer is tried again.
 const AGAIN: Backoff = Backoff { base: Duration::from_secs(2), cap: Duration::from_secs(300) };
 /// Before an address where nobody of ours lives is tried again: swarms change seldom, and when ours do, all are tried.
@@ -97,6 +99,20 @@ struct Target {
 }
 
 impl Target {
+    fn new(now: Timestamp, expected: Option<PeerId>, origin: Origin) -> Self {
+        Self {
+            expected,
+            origin,
+            node: None,
+            failures: 0,
+            not_before: now,
+            is_dialling: false,
+            is_stranger: false,
+            is_wished: false,
+            is_pool: origin == Origin::Pool,
+        }
+    }
+
     /// What goes first where there is no room is largest: what the pool's peers tell, then what was only told, and of
     /// that what failed most.
     fn worth(&self) -> (bool, bool, u32, Origin) {
@@ -157,45 +173,66 @@ impl Dialer {
             }
             return;
         }
-        let target = Target {
-            expected,
-            origin,
-            node: None,
-            failures: 0,
-            not_before: now,
-            is_dialling: false,
-            is_stranger: false,
-            is_wished: false,
-            is_pool: origin == Origin::Pool,
+        let target = Target::new(now, expected, origin);
+        self.insert(address, target);
+    }
+
+    /// Takes a new target in, where there is room for it or something is worth less. Keys and addresses cost nobody
+    /// anything: those of one peer, or of the pool's, do not fill the book.
+    fn insert(&mut self, address: SocketAddr, target: Target) {
+        let is_of_peer = |other: &Target| {
+            other.expected == target.expected
+                && other.origin > Origin::Ticket
+                && target.origin > Origin::Ticket
         };
-        if self.targets.len() >= TARGETS_MAX {
-            let removable = self.targets.iter().filter(|(_, target)| self.is_removable(target));
-            let Some((&worst, least)) = removable.max_by_key(|(_, target)| target.worth()) else { return };
-            // Keys and addresses cost the pool's peers nothing: they do not fill the book of a swarm.
-            if target.worth() > least.worth() {
+        let of_peer =
+            || self.targets.iter().filter(|(_, other)| target.expected.is_some() && is_of_peer(other));
+        let worst = if of_peer().count() >= PLACES_OF_PEER_MAX {
+            let free = of_peer().filter(|(_, other)| !other.is_dialling);
+            Some(free.max_by_key(|(_, other)| other.worth()))
+        } else if self.targets.len() >= TARGETS_MAX {
+            let removable = self.targets.iter().filter(|(_, other)| self.is_removable(other));
+            Some(removable.max_by_key(|(_, other)| other.worth()))
+        } else {
+            None
+        };
+        if let Some(worst) = worst {
+            // What is wished for is to be dialled now, whatever else is known.
+            let is_worth_less = |other: &Target| target.is_wished || target.worth() <= other.worth();
+            let Some(&worst) = worst.filter(|(_, other)| is_worth_less(other)).map(|(at, _)| at) else {
                 return;
-            }
+            };
             self.targets.remove(&worst);
         }
         self.targets.insert(address, target);
     }
 
     fn is_removable(&self, target: &Target) -> bool {
-        let is_connected = target.expected.is_some_and(|peer| self.connected.contains(&peer));
-        target.origin >= Origin::Remembered && !target.is_dialling && !is_connected && !self.is_needed(target)
+        let is_met = target.origin == Origin::Remembered
+            && target.expected.is_some_and(|peer| self.connected.contains(&peer));
+        target.origin >= Origin::Remembered && !target.is_dialling && !is_met && !self.is_needed(target)
     }
 
-    /// Its owner names this peer at this address; whether that is new.
-    pub fn learn_named(&mut self, now: Timestamp, address: SocketAddr, peer: PeerId) -> bool {
-        let was_named = self.targets.get(&address).is_some_and(|target| target.origin <= Origin::Ticket);
+    /// Its owner names this peer at this address, for the pool; gives what it was known by, [`Origin::Pool`] where it was
+    /// not.
+    pub fn learn_named(&mut self, now: Timestamp, address: SocketAddr, peer: PeerId) -> Origin {
+        let before = self.targets.get(&address).map_or(Origin::Pool, |target| target.origin);
         self.learn(now, address, Some(peer), Origin::Bootstrap);
-        !was_named
+        before
     }
 
     /// Has a peer dialled that has work, at the places where it was reached; the first ones are tried first.
     pub fn wish(&mut self, now: Timestamp, peer: PeerId, addresses: &[SocketAddr]) {
+        if peer == self.me {
+            return;
+        }
         for &address in addresses {
-            self.learn(now, address, Some(peer), Origin::Told);
+            if self.targets.contains_key(&address) {
+                self.learn(now, address, Some(peer), Origin::Told);
+            } else {
+                let target = Target { is_wished: true, ..Target::new(now, Some(peer), Origin::Told) };
+                self.insert(address, target);
+            }
         }
         for target in self.targets.values_mut().filter(|target| target.expected == Some(peer)) {
             (target.is_wished, target.not_before) = (true, now);
@@ -417,18 +454,21 @@ impl Dialer {
     }
 
     /// There was no place at a peer that is to let us in: it is dialled again soon, for its places are for moments.
-    pub fn rest_briefly(&mut self, now: Timestamp, peer: &PeerId) {
+    pub fn rest_briefly(&mut self, now: Timestamp, peer: &PeerId, at: &SocketAddr) {
         let wait = Duration::from_millis(self.rng.u64(FULL_AGAIN_MS));
-        for target in self.targets.values_mut().filter(|target| target.expected == Some(*peer)) {
-            target.not_before = now.after(wait);
+        for (address, target) in &mut self.targets {
+            // One that announces itself is a stranger there, and nobody is expected.
+            if target.expected == Some(*peer) || address == at {
+                target.not_before = now.after(wait);
+            }
         }
     }
 
-    /// What its owner named once it names no more: it is dialled and kept as what peers of the pool tell.
-    pub fn demote(&mut self, address: &SocketAddr) {
+    /// What its owner named it names no more: it is known as it was before, which is what [`Dialer::learn_named`] gave.
+    pub fn demote(&mut self, address: &SocketAddr, before: Origin) {
         let target = self.targets.get_mut(address).filter(|target| target.origin == Origin::Bootstrap);
         if let Some(target) = target {
-            (target.origin, target.is_pool) = (Origin::Pool, true);
+            (target.origin, target.is_pool) = (before, before == Origin::Pool);
         }
     }
 
@@ -444,7 +484,7 @@ impl Dialer {
     pub fn retry_all(&mut self, now: Timestamp) {
         for target in self.targets.values_mut() {
             target.not_before = target.not_before.min(now);
-            (target.is_stranger, target.is_pool) = (false, false);
+            (target.is_stranger, target.is_pool) = (false, target.origin == Origin::Pool);
         }
     }
 }

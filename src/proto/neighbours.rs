@@ -105,6 +105,8 @@ pub struct Neighbours {
     aside: BTreeMap<PeerId, Timestamp>,
     look: Option<Timestamp>,
     in_pool: bool,
+    /// Whether there is anything to lend now.
+    is_open: bool,
     wanted: Wanted,
     deadline: Option<Timestamp>,
     rng: fastrand::Rng,
@@ -127,6 +129,7 @@ impl Neighbours {
             aside: BTreeMap::new(),
             look: None,
             in_pool: false,
+            is_open: part.lends,
             wanted: Wanted::default(),
             deadline: None,
             rng: fastrand::Rng::with_seed(seed),
@@ -136,6 +139,14 @@ impl Neighbours {
     /// The closed swarms of this node are these, with what it shows to prove it.
     pub fn joined(&mut self, swarms: impl IntoIterator<Item = (SwarmId, Credential)>) {
         self.swarms = swarms.into_iter().collect();
+    }
+
+    /// Whether there is anything to lend at this moment: without it nobody is dialled for work.
+    pub fn lends(&mut self, is_open: bool) {
+        self.is_open = is_open;
+        if !is_open {
+            self.wishes.clear();
+        }
     }
 
     /// Whether this node is in the public pool.
@@ -330,6 +341,9 @@ impl Neighbours {
     /// Signs what has changed or grown old, and tells it to all links that it is for.
     fn say(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         for (&swarm, own) in &mut self.own {
+            if own.level == 0 && !self.swarms.contains_key(&swarm) {
+                own.said = 0;
+            }
             let is_over = own.empty.is_some_and(|since| now >= since.after(SAY_END));
             let is_due = match (own.level, own.said) {
                 (0, 0) => false,
@@ -371,7 +385,8 @@ impl Neighbours {
     }
 
     fn has_own_demand(&self) -> bool {
-        self.own.values().any(|own| own.level > 0 || own.said > 0)
+        let is_said = |own: &Own| own.level > 0 || own.said > 0;
+        self.own.iter().any(|(swarm, own)| is_said(own) && self.swarms.contains_key(swarm))
     }
 
     fn ask(&mut self, now: Timestamp, out: &mut Vec<Effect>) {

@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{InviteId, Issued, Paper, PeerId, SIGNED_BYTES_MAX, SignedKind, SwarmId};
+use super::{Delegation, InviteId, Issued, Paper, PeerId, SIGNED_BYTES_MAX, SignedKind, SwarmId};
 
 /// Most characters of a swarm's name: a column of a table.
 pub const SWARM_NAME_CHARS_MAX: usize = 32;
@@ -236,6 +236,17 @@ pub struct Credential {
     pub epoch: u64,
     /// Its [`Membership`] of that epoch; none for the founder, and for whom the notice lists.
     pub proof: Option<Issued>,
+}
+
+impl Credential {
+    /// Whether its papers are no longer than such papers are: whoever passes it on must know that it fits.
+    pub fn is_of_size(&self) -> bool {
+        let is_of_size = |proof: &Issued| {
+            let delegation = proof.delegation.as_ref().map_or(0, |paper| paper.body().len());
+            proof.paper.body().len() <= Membership::BYTES_MAX && delegation <= Delegation::BYTES_MAX
+        };
+        self.proof.as_ref().is_none_or(is_of_size)
+    }
 }
 
 #[cfg(test)]

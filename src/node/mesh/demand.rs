@@ -25,13 +25,16 @@ use crate::{
         membership::{Role, Swarms},
     },
     transport::{CloseCode, Connection},
-    wire::{Credential, DEMAND_WAIT_MS_MAX, DemandAsked, DemandTold, Done, PeerId, SwarmId},
+    wire::{Credential, DEMAND_WAIT_MS_MAX, DemandAsked, DemandTold, Done, PeerId, Refused, SwarmId},
 };
 
 /// How much longer than the long poll its answer may take.
 const ASK_GRACE: Duration = Duration::from_secs(15);
 /// Long polls that end within so long of each other are answered together: one wake-up instead of several.
 const TOGETHER: Duration = Duration::from_secs(5);
+/// How often one is told that has no time, and the longest wait between two tries.
+const TELL_TRIES: u32 = 3;
+const TELL_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for neighbours to hear, before the goodbye, that there is no work any more.
 const END_WAIT: Duration = Duration::from_secs(1);
 
@@ -232,11 +235,17 @@ fn is_member(swarms: &Swarms, peer: &PeerId, shown: &Credential) -> bool {
     record.is_some_and(|record| record.is_member(*peer, shown).is_ok())
 }
 
-/// Who does not hear it hears it from others, or sees it grow old.
+/// Who does not hear it hears it from others, or sees it grow old. Who has no time for it now is told again.
 async fn tell(connection: &Connection, told: &DemandTold) {
-    let answer: Result<Done, _> = ask(connection, told, ANSWER_WAIT).await;
-    if let Err(error) = answer {
+    for _ in 0..TELL_TRIES {
+        let answer: Result<Done, _> = ask(connection, told, ANSWER_WAIT).await;
+        let Err(error) = answer else { return };
         tracing::debug!(peer = %connection.peer().short(), %error, "demand was not heard");
+        let AskError::Refused(Refused { retry_ms, .. }) = error else { return };
+        if retry_ms == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(retry_ms.into()).min(TELL_WAIT_MAX)).await;
     }
 }
 

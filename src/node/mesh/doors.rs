@@ -15,6 +15,10 @@ use crate::{
 const PEER_PER: Duration = Duration::from_secs(5);
 /// … after so many at once: one for each swarm in which it lags, or to which it has a ticket.
 const PEER_BURST: u32 = 16;
+/// A member may tell of its own demand once in so long …
+const TOLD_PER: Duration = Duration::from_secs(1);
+/// … after so many at once: a script runs one short command after the other, each a beginning and an end.
+const TOLD_BURST: u32 = 32;
 /// Peers that are remembered: as many as are connected, and those that come back in the minutes of a bucket.
 const PEERS_MAX: usize = 1024;
 /// All strangers together ask once in so long: ten times a second, each with three signatures of 0.3 ms on a Pi, are a
@@ -35,6 +39,7 @@ pub(super) struct Doors {
 #[derive(Debug)]
 struct Limits {
     peers: RateLimit<PeerId>,
+    told: RateLimit<PeerId>,
     /// A stranger's keys cost it nothing.
     strangers: RateLimit<()>,
 }
@@ -49,12 +54,19 @@ impl Doors {
         let now = Timestamp::from_ms(self.begun.elapsed().as_millis() as u64);
         self.limits.borrow_mut().enter(now, peer, is_member)
     }
+
+    /// Counts what a member tells of its demand, or says when to come again.
+    pub(super) fn hear(&self, peer: PeerId) -> Result<(), Duration> {
+        let now = Timestamp::from_ms(self.begun.elapsed().as_millis() as u64);
+        self.limits.borrow_mut().told.allow(now, peer).map_err(|wait| wait.max(WAIT_MIN))
+    }
 }
 
 impl Limits {
     fn new() -> Self {
         Self {
             peers: RateLimit::new(PEER_PER, PEER_BURST, PEERS_MAX),
+            told: RateLimit::new(TOLD_PER, TOLD_BURST, PEERS_MAX),
             strangers: RateLimit::new(STRANGERS_PER, STRANGERS_BURST, 1),
         }
     }

@@ -14,7 +14,7 @@ use crate::{
         worker::Message as ToWorker,
     },
     proto::{
-        REACHED_LIFE,
+        Origin, REACHED_LIFE,
         membership::{Decided, Role, Seen, Stranger, SwarmRecord},
     },
     transport::{CloseCode, Connection},
@@ -253,8 +253,8 @@ impl Mesh {
         Ok(())
     }
 
-    pub(super) fn told(&mut self, teller: &PeerId, at: &SocketAddr, told: PeersTold) {
-        let (now, origin) = (self.now(), self.origin_of(teller));
+    pub(super) fn told(&mut self, at: &SocketAddr, origin: Origin, told: PeersTold) {
+        let now = self.now();
         let lately = |told: &PeerAddress| Duration::from_secs(told.age_s.into()) <= REACHED_LIFE;
         for told in told.peers.into_iter().take(PEERS_TOLD_MAX).filter(lately) {
             if crate::discovery::is_dialable(&told.address.ip(), &at.ip()) {

@@ -147,7 +147,7 @@ impl Mesh {
     /// makes room for the next.
     fn make_room_for(&self, swarms: &[SwarmId]) -> bool {
         if !swarms.is_empty() {
-            return self.has_room_for(swarms);
+            return true;
         }
         let strangers =
             || self.links.values().filter(|link| !link.is_member() && !link.connection.is_closed());
@@ -164,8 +164,12 @@ impl Mesh {
         &mut self,
         connection: Connection,
         greeted: Greeted,
-        swarms: Vec<SwarmId>,
+        mut swarms: Vec<SwarmId>,
     ) -> Result<(), NodeError> {
+        if !self.has_room_for(&swarms) {
+            // It may still ask to be let in, or brought up to date, as any stranger may.
+            swarms.clear();
+        }
         let (peer, address, boot) = (connection.peer(), connection.remote(), greeted.boot);
         let before = self.links.remove(&peer).filter(Link::is_member);
         let rank = Rank::of(&swarms);
@@ -174,14 +178,18 @@ impl Mesh {
         if let Some(worked) = worked.filter(|_| rank != Rank::Member || !has_room) {
             self.end_work(worked.standing.worker).await;
         }
-        if before.is_some() && (rank == Rank::Stranger || !has_room) {
+        if rank == Rank::Stranger || !has_room {
             self.around.machine.lost(self.now(), &peer, false);
         }
         if !has_room {
             connection.close(CloseCode::Full);
             let now = self.now();
             self.dialer.lost(now, &peer);
-            self.dialer.rest(now, &peer);
+            if self.is_to_admit(&peer) {
+                self.dialer.rest_briefly(now, &peer, &address);
+            } else {
+                self.dialer.rest(now, &peer);
+            }
             return Ok(());
         }
         self.ask_to_renew(&connection, &greeted.credentials);
@@ -212,12 +220,14 @@ impl Mesh {
         if !is_only_public || (!is_told && self.swarms.iter().next().is_none()) {
             self.disk.call(move |store| store.remember(&peer, address)).await?;
         }
+        // In what it tells of they are members, too, by which it is one itself.
+        let of = if rank == Rank::Member { Origin::Told } else { Origin::Pool };
         if rank == Rank::Member {
             self.tell_worker(ToWorker::Connected(peer, connection.clone())).await;
         }
         self.tasks.spawn_local(async move {
             let told = ask::<_, PeersTold>(&connection, &PeersAsked {}, ANSWER_WAIT).await;
-            told.map_or(Event::Nothing, |told| Event::Told(peer, address, told))
+            told.map_or(Event::Nothing, |told| Event::Told(address, of, told))
         });
         Ok(())
     }
@@ -262,7 +272,7 @@ impl Mesh {
         let is_unwanted =
             matches!(closed, Closed::ByPeer(CloseCode::Surplus | CloseCode::Full | CloseCode::Refused));
         if is_unwanted && self.is_to_admit(&peer) {
-            self.dialer.rest_briefly(now, &peer);
+            self.dialer.rest_briefly(now, &peer, &link.connection.remote());
         } else if let_go || is_unwanted {
             self.dialer.rest(now, &peer);
         }

@@ -36,8 +36,15 @@ const ALL_BURST: u32 = 128;
 pub(super) struct Names {
     /// Whose names do not resolve yet.
     finding: Vec<AbortHandle>,
-    /// Where the others are, as far as nobody else had named these places.
-    found: Vec<SocketAddr>,
+    /// Where the others are, as far as nobody else has named these places, and what they were known by before.
+    found: Vec<(SocketAddr, Origin)>,
+}
+
+impl Names {
+    /// Its owner names a place otherwise too.
+    pub(super) fn forget(&mut self, address: &SocketAddr) {
+        self.found.retain(|(found, _)| found != address);
+    }
 }
 
 /// What a peer may ask for.
@@ -113,7 +120,8 @@ impl Mesh {
         self.is_public = bootstrap.is_some();
         let Names { finding, found } = std::mem::take(&mut self.pool_names);
         finding.iter().for_each(AbortHandle::abort);
-        found.iter().for_each(|address| self.dialer.demote(address));
+        found.iter().for_each(|(address, before)| self.dialer.demote(address, *before));
+        self.learn_tickets();
         self.find(bootstrap.into_iter().flatten().filter_map(|text| text.parse().ok()));
         self.judge_links().await?;
         self.dialer.retry_all(self.now());
@@ -133,9 +141,13 @@ impl Mesh {
     pub(super) fn found(&mut self, peer: PeerId, found: &[SocketAddr]) {
         let now = self.now();
         for &at in found {
+            if !self.is_public {
+                return;
+            }
+            let before = self.dialer.learn_named(now, at, peer);
             // What its owner named otherwise too stays when the pool is left.
-            if self.is_public && self.dialer.learn_named(now, at, peer) {
-                self.pool_names.found.push(at);
+            if before != Origin::Bootstrap {
+                self.pool_names.found.push((at, before));
             }
         }
     }
@@ -144,14 +156,5 @@ impl Mesh {
     pub(super) fn has_room_for(&self, swarms: &[SwarmId]) -> bool {
         let public = self.links.values().filter(|link| is_only_public(&link.standing.swarms.get()));
         !is_only_public(swarms) || public.count() < LINKS_MAX
-    }
-
-    /// What a peer told of peers tells also in which swarms they are: in those that it shares with us.
-    pub(super) fn origin_of(&self, teller: &PeerId) -> Origin {
-        let link = self.links.get(teller);
-        match link.is_some_and(|link| is_only_public(&link.standing.swarms.get())) {
-            true => Origin::Pool,
-            false => Origin::Told,
-        }
     }
 }

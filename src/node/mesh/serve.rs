@@ -184,7 +184,7 @@ async fn answer(frame: &[u8], standing: &Standing, desk: &Desk, rank: Rank) -> A
             encoded(&answered.await.map_err(|_| leaving())?)
         }
         DemandTold::KIND => {
-            desk.enter(peer, is_member)?;
+            desk.doors.hear(peer).map_err(full)?;
             let told: DemandTold = wire::decode(frame)?;
             if told.adverts.len() > ADVERTS_TOLD_MAX {
                 return Err(Failure::Refused(RefusalReason::Wrong, 0));

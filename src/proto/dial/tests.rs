@@ -169,15 +169,13 @@ fn the_book_is_bounded_and_keeps_what_its_owner_gave() {
 fn peers_of_the_pool_do_not_fill_the_book() {
     let mut dialer = Dialer::new(peer(0), 1);
     for n in 0..100 {
-        dialer.learn(at(0), address(n), Some(peer(1)), Origin::Told);
+        dialer.learn(at(0), address(n), None, Origin::Told);
     }
     for n in 1000..3000 {
-        dialer.learn(at(0), address(n), Some(peer(2)), Origin::Pool);
+        dialer.learn(at(0), address(n), None, Origin::Pool);
     }
     assert_eq!(dialer.targets.len(), TARGETS_MAX);
     assert_eq!(dialer.targets.values().filter(|target| !target.is_pool).count(), 100);
-    // One that was met is still of the pool.
-    dialer.shares(peer(2), true);
     for n in 3000..3000 + TARGETS_MAX as u16 {
         dialer.learn(at(0), address(n), None, Origin::Lan);
     }
@@ -223,7 +221,7 @@ fn who_had_no_place_for_a_joiner_is_asked_again_soon() {
     dialer.due(at(0), ALL);
     dialer.ended(at(0), &address(1), Dialled::Stranger(peer(1)));
     assert_eq!(dialer.due(at(500), ALL), []);
-    dialer.rest_briefly(at(500), &peer(1));
+    dialer.rest_briefly(at(500), &peer(1), &address(1));
     assert_eq!(dialer.due(at(504), ALL), []);
     assert_eq!(dialer.due(at(530), ALL), [(address(1), Some(peer(1)))]);
 }
@@ -231,10 +229,40 @@ fn who_had_no_place_for_a_joiner_is_asked_again_soon() {
 #[test]
 fn what_was_named_for_the_pool_is_not_dialled_in_any_case_once_it_was_left() {
     let mut dialer = Dialer::new(peer(0), 1);
-    dialer.learn(at(0), address(1), Some(peer(1)), Origin::Bootstrap);
+    let before = dialer.learn_named(at(0), address(1), peer(1));
     assert!(dialer.is_named(&peer(1)));
-    dialer.demote(&address(1));
+    dialer.demote(&address(1), before);
+    dialer.retry_all(at(0));
     assert!(!dialer.is_named(&peer(1)));
+    // What was known otherwise too is known as before.
+    dialer.learn(at(0), address(2), Some(peer(2)), Origin::Ticket);
+    let before = dialer.learn_named(at(0), address(2), peer(2));
+    dialer.demote(&address(2), before);
+    assert_eq!(dialer.targets[&address(2)].origin, Origin::Ticket);
+    dialer.ended(at(0), &address(2), Dialled::Member(peer(2)));
     assert_eq!(dialer.due(at(0), 8), []);
     assert_eq!(dialer.due(at(0), Wanted { members: 0, pool: 1 }).len(), 1);
+}
+
+#[test]
+fn one_peer_has_a_few_places_and_what_is_wished_for_always_one() {
+    let mut dialer = Dialer::new(peer(0), 1);
+    dialer.connected(peer(1));
+    for n in 0..600 {
+        let origin = [Origin::Pool, Origin::Told, Origin::Remembered][usize::from(n) % 3];
+        dialer.learn(at(0), address(n), Some(peer(1)), origin);
+    }
+    assert_eq!(dialer.targets.len(), PLACES_OF_PEER_MAX);
+    // A book full of what is worth more.
+    for n in 1000..1000 + TARGETS_MAX as u16 {
+        dialer.learn(at(0), address(n), None, Origin::Lan);
+    }
+    dialer.learn(at(0), address(5000), Some(peer(2)), Origin::Told);
+    assert!(!dialer.targets.contains_key(&address(5000)));
+    dialer.wish(at(0), peer(2), &[address(5000), address(5001)]);
+    assert_eq!(dialer.targets.len(), TARGETS_MAX);
+    let due = dialer.due(at(0), 0);
+    assert!(due.contains(&(address(5000), Some(peer(2)))) && due.contains(&(address(5001), Some(peer(2)))));
+    dialer.wish(at(0), peer(0), &[address(6000)]);
+    assert!(!dialer.targets.contains_key(&address(6000)), "nobody dials itself");
 }

@@ -297,3 +297,19 @@ fn who_shares_a_closed_swarm_is_not_told_of_the_pool_and_the_pool_makes_room_fir
     assert_eq!(node.met.len(), MET_MAX);
     assert_eq!(told(&mut node, 4), [place(2), place(3), place(5)]);
 }
+
+#[test]
+fn demand_in_a_swarm_that_was_left_is_none() {
+    let mut node = node(false);
+    connect(&mut node, 0, 2..=40);
+    node.wants(at(0), swarm(1), 9);
+    settle(&mut node, 0);
+    assert_eq!(node.wanted().members, LINKS_MAX - 39);
+    node.joined([(swarm(2), credential(2))]);
+    settle(&mut node, 1);
+    node.wants(at(2), swarm(1), 0);
+    settle(&mut node, 10);
+    assert_eq!(node.wanted().members, 0, "it is idle again");
+    settle(&mut node, 200);
+    assert!(node.own.is_empty());
+}

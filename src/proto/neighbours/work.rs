@@ -44,7 +44,7 @@ impl Neighbours {
 
     /// Chooses whom to dial for work, and dials whose time has come.
     pub(super) fn wish(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
-        if !self.part.lends {
+        if !self.part.lends || !self.is_open {
             return;
         }
         let swarms: Vec<SwarmId> = self.swarms.keys().copied().collect();
