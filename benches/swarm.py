@@ -28,23 +28,33 @@ WORDS = "sea tower light ship wind keeper stone night storm calm harbour lamp".s
 DOCUMENT_BYTES = 24_000
 # Longest wait for something that takes seconds.
 PATIENCE_S = 60
-# After work, until connections and stores have nothing left to do.
-SETTLE_S = 45
+# After work, until connections and stores have nothing left to do, and the model is out of memory.
+SETTLE_S = 150
+# A machine that is lent whole, whatever else it does.
+LENDS_ALL = {
+    "EDGE_BUDGET_USED_THREADS": "0",
+    "EDGE_BUDGET_USED_DUTY_PERCENT": "100",
+    "EDGE_BUDGET_OTHERS_PERCENT": "100",
+    "EDGE_BUDGET_MEMORY_PERCENT": "0",
+    "EDGE_BUDGET_TEMPERATURE": "off",
+    "EDGE_BUDGET_BATTERY_PERCENT": "0",
+    "EDGE_LEND_PRIORITY": "normal",
+}
 APART = "EDGE_BENCH_APART"
 
 
 class Process:
     """A running edge, and what it has cost when it has ended."""
 
-    def __init__(self, host: "Host", words: list[str]):
+    def __init__(self, host: "Host", words: list[str], settings: dict):
         self.log = host.home / f"log-{time.monotonic_ns()}"
         environment = {k: v for k, v in os.environ.items() if not k.startswith("EDGE_")}
-        environment |= {"HOME": str(host.home), "EDGE_DATA_DIR": str(host.home / "data")}
+        environment |= {"HOME": str(host.home), "EDGE_DATA_DIR": str(host.home / "data")} | LENDS_ALL | settings
         self.out = self.log.with_suffix(".out")
         with self.log.open("w") as err, self.out.open("w") as out:
             inside = ["nsenter", "-t", str(host.holder.pid), "-n", "--"]
             # nsenter becomes edge: the id is the program's own.
-            self.popen = subprocess.Popen([*inside, str(host.edge), *words], env=environment, cwd=host.home, stdout=out, stderr=err)
+            self.popen = subprocess.Popen([*inside, str(host.edge), *words], env=environment, cwd=host.home, stdout=out, stderr=err, start_new_session=True)
 
     @property
     def pid(self) -> int:
@@ -84,16 +94,16 @@ class Host:
         for words in [f"addr add 10.77.0.{n}/24 dev eth0", "link set eth0 up", "link set lo up", "route add default dev eth0"]:
             subprocess.run(["nsenter", "-t", str(self.holder.pid), "-n", "--", "ip", *words.split()], check=True)
 
-    def start(self, *words: str) -> Process:
-        return Process(self, list(words))
+    def start(self, *words: str, settings: dict = {}) -> Process:
+        return Process(self, list(words), settings)
 
     def run(self, *words: str) -> str:
         process = self.start(*words)
         process.end(stop=False)
         return process.out.read_text()
 
-    def lend(self) -> Process:
-        lent = self.start("run", "--threads", "1", "-v")
+    def lend(self, settings: dict = {}) -> Process:
+        lent = self.start("run", "--threads", "1", "-v", settings=settings)
         lent.wait_for("listens on UDP port")
         return lent
 

@@ -6,10 +6,12 @@
 mod bench;
 mod config;
 mod context;
+mod doctor;
 mod embed;
 mod exit;
 mod human;
 mod id;
+mod lend;
 mod logs;
 mod model;
 mod node;
@@ -32,6 +34,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 use context::Context;
 use exit::Exit;
+
+use crate::api::view::LendOrder;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -91,6 +95,21 @@ enum Command {
     Swarm(swarm::Command),
     /// Show what this node does: load, queue, swarms, peers
     Status(status::Arguments),
+    /// Rest: compute nothing for others
+    #[command(
+        after_help = "Examples:\n  edge pause 30m     for half an hour\n  edge pause         until `edge resume`\n\nIt outlives a restart; what runs stops within a second and goes back to whoever asked."
+    )]
+    Pause {
+        /// For how long: 45s, 30m, 2h, 1d [default: until `edge resume`]
+        #[arg(value_parser = lend::lasting, value_name = "TIME")]
+        lasting: Option<u64>,
+    },
+    /// Lend again after `edge pause` or `edge finish`
+    Resume,
+    /// Complete what is begun for others, and take nothing new
+    Finish,
+    /// Say what this device offers, what is missing, and how to mend it
+    Doctor,
     /// Show who is connected
     Peers,
     /// Show jobs of others that are here, and jobs that nobody could compute
@@ -178,6 +197,10 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Run(arguments) => run::run(&arguments, &context),
         Command::Swarm(command) => swarm::run(command, &context),
         Command::Status(arguments) => status::run(&arguments, &context),
+        Command::Pause { lasting } => lend::run(&LendOrder::Pause { seconds: lasting }, &context),
+        Command::Resume => lend::run(&LendOrder::Resume, &context),
+        Command::Finish => lend::run(&LendOrder::Finish, &context),
+        Command::Doctor => doctor::run(&context),
         Command::Peers => status::peers(&context),
         Command::Queue(command) => queue::run(command, &context),
         Command::Jobs => queue::jobs(&context),

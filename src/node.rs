@@ -7,34 +7,42 @@ mod aggregator;
 mod ask;
 mod bootstrap;
 mod caught;
+mod checks;
 mod clock;
 mod compute;
 mod control;
 mod disk;
+mod governor;
 mod local;
 mod mesh;
 mod models;
 mod pool;
+mod priority;
 mod running;
 mod runs;
 mod swarms;
+mod valve;
 mod worker;
 
 pub use crate::{
     discovery::{BOOTSTRAP_PORT, BootstrapAddress, own_addresses},
+    power::{Described, GreenSource, State as DescribedState},
     transport::free_port,
 };
 pub use aggregator::{
     AggregatorClient, AggregatorTotals, ClientAbout, ClientDesk, ClientEvent, ClientId, ClientInfo,
 };
 pub use ask::AskError;
+pub use checks::{Checked, check_machine, describe_sensors};
 pub use clock::wall_clock_ms;
 pub use compute::ComputeError;
-pub use control::{Control, NodeStatus};
+pub use control::{Control, NodeStatus, Order};
 pub use disk::{Disk, DiskError};
+pub use governor::{BudgetStatus, Lending};
 pub use local::{Failure, LocalRun, Outcome, RunError, Runner};
 pub use mesh::PeerInfo;
 pub use models::{ModelPlace, ModelsError, add_model, find_model, list_models, model_places};
+pub use priority::session_gives_way;
 pub use running::{Node, NodeOptions};
 pub use swarms::{Change, InviteView, SwarmAnswer, SwarmCommand, SwarmView, SwarmsError, decide, place};
 pub use worker::WorkerCounts;

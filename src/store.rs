@@ -4,6 +4,7 @@
 //! transaction outlives a call, so the map can grow between any two of them; writing takes `&mut self`,
 //! so the compiler proves that no read is open while it does.
 
+mod budget;
 mod dead;
 mod env;
 mod error;

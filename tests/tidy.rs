@@ -17,7 +17,7 @@ const MAP: &[(&str, &[&str])] = &[
     ("transport", &["wire"]),
     ("discovery", &["wire"]),
     ("power", &["wire", "proto"]),
-    ("config", &[]),
+    ("config", &["proto"]),
     ("node", &["wire", "proto", "store", "inference", "power", "transport", "discovery"]),
     ("api", &["wire", "proto", "store", "inference", "node"]),
     ("cli", &["wire", "proto", "store", "inference", "config", "node", "api"]),

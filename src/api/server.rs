@@ -30,12 +30,13 @@ use super::{
     sessions::Sessions,
     socket::Made,
     view::{
-        Count, DeadView, Gc, GcView, ItemView, JobView, Keys, ModelView, PeerView, Problem, Status, StoreView,
+        Count, DeadView, Gc, GcView, ItemView, JobView, Keys, LendOrder, ModelView, PeerView, Problem,
+        Status, StoreView,
     },
 };
 use crate::{
     inference::CHUNKER_VERSION,
-    node::{ClientAbout, Control, DiskError, NodeError, SwarmCommand, SwarmsError, place},
+    node::{ClientAbout, Control, DiskError, NodeError, Order, SwarmCommand, SwarmsError, place},
     proto::membership::Swarms,
     wire::{ContentKey, JobSpec},
 };
@@ -147,6 +148,7 @@ async fn serve(listener: UnixListener, desk: Desk, stop: CancellationToken) {
         .route("/v1/store", get(store))
         .route("/v1/store/gc", post(gc))
         .route("/v1/swarms", post(swarms))
+        .route("/v1/lend", post(lend))
         .route("/v1/call", post(called))
         .fallback(|| async { Failure::usage(StatusCode::NOT_FOUND, "there is no such page here") })
         .layer(middleware::from_fn_with_state(desk.clone(), judge))
@@ -204,7 +206,8 @@ type Answered<T> = Result<Json<T>, Failure>;
 async fn status(State(desk): State<Desk>) -> Answered<Status> {
     let status = desk.control.status().await?;
     let manifest = desk.control.folder().manifest();
-    let model = ModelView { name: manifest.name.clone(), hash: desk.control.folder().hash().to_string() };
+    let hash = desk.control.folder().hash().to_string();
+    let model = ModelView { name: manifest.name.clone(), hash, loaded: status.is_model_loaded };
     Ok(Json(Status::of(&status, vec![model])))
 }
 
@@ -261,6 +264,19 @@ async fn gc(State(desk): State<Desk>, Json(asked): Json<Gc>) -> Answered<GcView>
 async fn swarms(State(desk): State<Desk>, Json(command): Json<SwarmCommand>) -> Result<Response, Failure> {
     let answer = desk.control.swarm(command).await??;
     Ok(Json(answer).into_response())
+}
+
+async fn lend(State(desk): State<Desk>, Json(order): Json<LendOrder>) -> Answered<Status> {
+    let order = match order {
+        LendOrder::Pause { seconds } => Order::Pause(seconds.map(Duration::from_secs)),
+        LendOrder::Resume => Order::Resume,
+        LendOrder::Finish => Order::Finish,
+    };
+    if !desk.control.order(order).await? {
+        let why = "this node lends nothing in any case: it was started without threads for others";
+        return Err(Failure::usage(StatusCode::CONFLICT, why));
+    }
+    status(State(desk)).await
 }
 
 async fn called(State(desk): State<Desk>, headers: HeaderMap, body: Bytes) -> Result<Response, Failure> {

@@ -1,13 +1,17 @@
 //! What people and programs see: the JSON of the control socket and of `--json`.
 
+mod lending;
+
 use std::{cmp::Reverse, fs, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+pub use lending::{BudgetView, ReasonView, SensorsView, TodayView};
+
 pub use crate::node::SwarmView;
 use crate::{
-    node::{ClientInfo, NodeStatus, PeerInfo},
-    proto::{Item, ItemState},
+    node::{BudgetStatus, ClientInfo, NodeStatus, PeerInfo},
+    proto::{Item, ItemState, budget::Admission},
     store::{DeadLetter, GcReport, Store, StoreError, StoreReport},
     wire::{ContentKey, Run, RunId, RunState},
 };
@@ -28,14 +32,18 @@ pub struct Status {
     pub port: u16,
     /// Seconds since it started; 0 where none runs.
     pub uptime_s: u64,
-    /// `not running`, `idle`, `computing`, or `paused`.
+    /// `not running`, `idle`, `computing`, `paused`, or `finishing`.
     pub state: String,
-    /// Why it is paused.
+    /// Why it lends less than all, also while it computes for its owner.
     pub paused_because: Option<String>,
     /// What it lends.
     pub budget: BudgetView,
     /// What its process costs.
     pub load: Load,
+    /// What the sensors said last; nothing where nothing is lent in any case.
+    pub sensors: Option<SensorsView>,
+    /// What work for others took today.
+    pub today: TodayView,
     /// Work for others.
     pub queue: QueueView,
     /// Work that was asked for here.
@@ -48,15 +56,6 @@ pub struct Status {
     pub models: Vec<ModelView>,
     /// Since it started.
     pub totals: Totals,
-}
-
-/// What a node lends.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BudgetView {
-    /// Compute threads for others.
-    pub threads: usize,
-    /// Tokens per second of all of them, as measured; 0 before the first job.
-    pub tokens_per_s: u32,
 }
 
 /// What a node's process costs the machine.
@@ -118,6 +117,8 @@ pub struct ModelView {
     pub name: String,
     /// Its hash.
     pub hash: String,
+    /// Whether it is in memory.
+    pub loaded: bool,
 }
 
 /// What a node has done for others since it started.
@@ -127,6 +128,8 @@ pub struct Totals {
     pub jobs: u64,
     /// Tokens.
     pub tokens: u64,
+    /// CPU time of the compute threads.
+    pub cpu_ms: u64,
 }
 
 /// A job of another that is here.
@@ -254,6 +257,21 @@ pub struct Keys {
     pub keys: Vec<String>,
 }
 
+/// What the owner orders about lending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
+pub enum LendOrder {
+    /// Rest, for so many seconds; for good without them.
+    Pause {
+        /// How long.
+        seconds: Option<u64>,
+    },
+    /// Lend again.
+    Resume,
+    /// Complete what is begun, and take nothing new.
+    Finish,
+}
+
 /// Why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -268,6 +286,8 @@ impl Status {
     pub fn of(status: &NodeStatus, models: Vec<ModelView>) -> Self {
         let (worker, ledger) = (&status.worker, &status.aggregator);
         let swarms = status.swarms.iter().map(SwarmView::of);
+        let lending = status.lending.as_ref();
+        let budget = BudgetView::of(lending, worker);
         let is_computing = worker.queue.running > 0 || ledger.leased > 0;
         Self {
             peer_id: status.peer.to_string(),
@@ -275,10 +295,12 @@ impl Status {
             process: std::process::id(),
             port: status.port,
             uptime_s: status.uptime.as_secs(),
-            state: if is_computing { "computing" } else { "idle" }.to_owned(),
-            paused_because: None,
-            budget: BudgetView { threads: worker.threads, tokens_per_s: worker.tokens_per_s },
+            state: state(lending, is_computing).to_owned(),
+            paused_because: budget.why(),
+            budget,
             load: Load::of_this_process(),
+            sensors: lending.and_then(SensorsView::of),
+            today: lending.map(TodayView::of).unwrap_or_default(),
             queue: QueueView {
                 queued: worker.queue.queued,
                 running: worker.queue.running,
@@ -294,8 +316,22 @@ impl Status {
             swarms: swarms.chain(status.is_public.then(SwarmView::of_pool)).collect(),
             peers: status.peers.iter().map(PeerView::of).collect(),
             models,
-            totals: Totals { jobs: worker.jobs_done, tokens: worker.tokens_done },
+            totals: Totals {
+                jobs: worker.jobs_done,
+                tokens: worker.tokens_done,
+                cpu_ms: worker.cpu.as_millis() as u64,
+            },
         }
+    }
+}
+
+fn state(lending: Option<&BudgetStatus>, is_computing: bool) -> &'static str {
+    let admission = lending.map_or(Admission::All, |lending| lending.budget.admission);
+    match admission {
+        _ if is_computing => "computing",
+        Admission::All => "idle",
+        Admission::Begun => "finishing",
+        Admission::Nothing => "paused",
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn run(command: Command, context: anyhow::Result<Context>, json: bool
 
 fn show(context: &Context) -> anyhow::Result<()> {
     let mut out = stdout().lock();
-    for setting in SETTINGS {
+    for setting in SETTINGS.iter() {
         let Some(value) = context.config.value(setting.key) else { continue };
         writeln!(out, "{} = {}  ({})", setting.key, value.text, value.source)?;
         writeln!(out, "    {}; also {}", setting.help, setting.variable())?;
@@ -65,8 +65,10 @@ fn as_json(context: &Context) -> serde_json::Value {
 }
 
 fn unknown_variables() -> Vec<String> {
-    let known =
-        |name: &str| name == "EDGE_CONFIG" || SETTINGS.iter().any(|setting| setting.variable() == name);
+    let known = |name: &str| {
+        ["EDGE_CONFIG", "EDGE_TEST_SENSORS"].contains(&name)
+            || SETTINGS.iter().any(|setting| setting.variable() == name)
+    };
     env::vars_os()
         .filter_map(|(name, _)| name.into_string().ok())
         .filter(|name| name.starts_with("EDGE_") && !known(name))

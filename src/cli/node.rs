@@ -1,6 +1,8 @@
 //! The node that a command goes to: the user's, the system's, or one in this process for as long as the command takes.
 
 use std::{
+    env,
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -14,8 +16,8 @@ use crate::{
     api::{Client, ClientError, SYSTEM_SOCKET, Server, SocketPlace, view::PeerView},
     inference::{ModelFolder, Stop},
     node::{
-        BootstrapAddress, Change, Node, NodeOptions, SwarmAnswer, SwarmCommand, decide, free_port,
-        own_addresses, wall_clock_ms,
+        BootstrapAddress, Change, GreenSource, Lending, Node, NodeOptions, SwarmAnswer, SwarmCommand, decide,
+        free_port, own_addresses, wall_clock_ms,
     },
     proto::membership::Swarms,
     store::{DirectoryLock, Identity, LockError, Store},
@@ -220,8 +222,23 @@ fn options(
     let public = of_pool.map(|of_pool| of_pool.iter().map(|text| parse(text)).collect()).transpose()?;
     let (port, mdns) = (port(context, store)?, context.config.mdns());
     let (lent_threads, own_threads) = (threads.lent, threads.own);
-    let serves = duty.serves;
-    Ok(NodeOptions { port, lent_threads, own_threads, mdns, bootstrap, serves, public })
+    let lending = if lent_threads > 0 { Some(lending(context)?) } else { None };
+    let (serves, gives_way) = (duty.serves, context.config.gives_way());
+    Ok(NodeOptions { port, lent_threads, gives_way, lending, own_threads, mdns, bootstrap, serves, public })
+}
+
+/// How this machine is lent, as its owner set it.
+pub(super) fn lending(context: &Context) -> anyhow::Result<Lending> {
+    let limits = context.config.limits().map_err(UsageError)?;
+    let green = context.config.green_source();
+    let green = green.map(|text| GreenSource::parse(text, context.config.green_age())).transpose();
+    let green = green.map_err(|error| UsageError(error.to_string()))?;
+    Ok(Lending { limits, green, root: sensors_root() })
+}
+
+/// Where the system's files are; tests lay false ones elsewhere.
+pub(super) fn sensors_root() -> PathBuf {
+    env::var_os("EDGE_TEST_SENSORS").map_or_else(|| PathBuf::from("/"), PathBuf::from)
 }
 
 /// The port that was set; else the one that this node has had from the beginning, so that tickets and peers that

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::Client,
     inference::Stop,
-    node::{BOOTSTRAP_PORT, find_model},
+    node::{BOOTSTRAP_PORT, find_model, session_gives_way},
     store::{DirectoryLock, LockError},
 };
 
@@ -108,6 +108,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let threads = Threads { lent, own: context.threads() };
     let public = arguments.swarm.is_some() || alone.store.public()?.is_some();
     let duty = Duty { serves: arguments.bootstrap_node, public };
+    if context.config.gives_way() {
+        session_gives_way();
+    }
     let node = OwnNode::start(duty, context, alone, folder, threads, ended)?;
     let names = swarms.iter().map(|record| record.founding().name.to_string());
     let names: Vec<String> = names.chain(public.then(|| "public".to_owned())).collect();

@@ -1,5 +1,7 @@
 //! `edge status` and `edge peers`: what the node does, and with whom.
 
+mod machine;
+
 use std::{
     io::{IsTerminal, Write, stdout},
     thread,
@@ -88,6 +90,7 @@ fn at_rest(store: &Store, context: &Context) -> anyhow::Result<Status> {
         .map(|folder| crate::api::view::ModelView {
             name: folder.manifest().name.clone(),
             hash: folder.hash().to_string(),
+            loaded: false,
         })
         .into_iter()
         .collect();
@@ -131,11 +134,9 @@ fn print(status: &Status, used: Option<f64>, context: &Context) -> anyhow::Resul
     let why = status.paused_because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     line("state", format!("{}{why}", status.state))?;
     if status.process > 0 {
-        let speed = match status.budget.tokens_per_s {
-            0 => String::new(),
-            speed => format!(", {} tokens/s", human::number(u64::from(speed))),
-        };
-        line("lends", format!("{}{speed}", human::count(status.budget.threads as u64, "thread")))?;
+        for (name, text) in machine::lines(status) {
+            line(name, text)?;
+        }
         let used = used.map(|used| format!(", {used:.2} CPUs now")).unwrap_or_default();
         let cpu = human::duration(Duration::from_secs_f64(status.load.cpu_seconds));
         line("load", format!("{} memory, {cpu} of CPU{used}", human::bytes(status.load.memory_bytes)))?;

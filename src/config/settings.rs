@@ -1,63 +1,117 @@
 //! The table of settings and the values that they come to.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, str::FromStr, sync::LazyLock, time::Duration};
 
 use super::{ConfigError, ConfigFile};
+use crate::proto::budget::{BUDGET_SETTINGS, BudgetSetting, Limits, Profile};
 
 /// One setting.
+#[derive(Clone, Copy)]
 pub struct Setting {
     /// Dotted key, as in the file.
     pub key: &'static str,
     /// What it does, in one line.
     pub help: &'static str,
-    check: fn(&str) -> Result<(), String>,
+    check: Check,
 }
 
-/// Every setting, in the order in which it is shown.
-pub const SETTINGS: &[Setting] = &[
+#[derive(Clone, Copy)]
+enum Check {
+    Text(fn(&str) -> Result<(), String>),
+    Budget(&'static BudgetSetting),
+}
+
+impl Check {
+    fn of(self, text: &str) -> Result<(), String> {
+        match self {
+            Self::Text(check) => check(text),
+            Self::Budget(budget) => budget.check(text).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// Every setting, in the order in which it is shown: the budget's have a table of their own beside the policy.
+pub static SETTINGS: LazyLock<Vec<Setting>> = LazyLock::new(|| {
+    let budget = BUDGET_SETTINGS.iter().map(|budget| Setting {
+        key: budget.key,
+        help: budget.help,
+        check: Check::Budget(budget),
+    });
+    let (before, after) = OWN.split_at(OWN.iter().take_while(|own| !own.key.starts_with("budget.")).count());
+    before.iter().copied().chain(budget).chain(after.iter().copied()).collect()
+});
+
+const OWN: &[Setting] = &[
     Setting {
         key: "data_dir",
         help: "where identities, results and added models are kept",
-        check: directory,
+        check: Check::Text(directory),
     },
-    Setting { key: "identity", help: "which identity to use; each has its own store", check: identity },
-    Setting { key: "model", help: "which model to embed with", check: model },
+    Setting {
+        key: "identity",
+        help: "which identity to use; each has its own store",
+        check: Check::Text(identity),
+    },
+    Setting { key: "model", help: "which model to embed with", check: Check::Text(model) },
     Setting {
         key: "embed.chunk_tokens",
         help: "tokens in a chunk, special ones included (0: the model's limit)",
-        check: chunk_tokens,
+        check: Check::Text(chunk_tokens),
     },
     Setting {
         key: "embed.overlap_tokens",
         help: "tokens that a chunk repeats of the one before",
-        check: overlap_tokens,
+        check: Check::Text(overlap_tokens),
     },
-    Setting { key: "embed.threads", help: "compute threads (0: one a core)", check: threads },
+    Setting { key: "embed.threads", help: "compute threads (0: one a core)", check: Check::Text(threads) },
     Setting {
         key: "lend.threads",
         help: "compute threads for others while `edge run` runs (0: one a core)",
-        check: threads,
+        check: Check::Text(threads),
     },
-    Setting { key: "network.port", help: "UDP port (0: a free one, remembered)", check: port },
-    Setting { key: "network.mdns", help: "find others on this network, and be found", check: switch },
+    Setting {
+        key: "lend.priority",
+        help: "idle (gives way to all else here) or normal (a machine that does nothing else)",
+        check: Check::Text(priority),
+    },
+    Setting {
+        key: "budget.green_source",
+        help: "absolute path or http:// URL of the number of `budget.green` (empty: none)",
+        check: Check::Text(green_source),
+    },
+    Setting {
+        key: "budget.green_age_minutes",
+        help: "how old that number may be",
+        check: Check::Text(green_age),
+    },
+    Setting { key: "network.port", help: "UDP port (0: a free one, remembered)", check: Check::Text(port) },
+    Setting {
+        key: "network.mdns",
+        help: "find others on this network, and be found",
+        check: Check::Text(switch),
+    },
     Setting {
         key: "network.bootstrap",
         help: "nodes to go to first: ID@HOST:PORT, comma-separated",
-        check: bootstrap,
+        check: Check::Text(bootstrap),
     },
     Setting {
         key: "control.socket",
         help: "path of the control socket (empty: beside the store)",
-        check: anything,
+        check: Check::Text(anything),
     },
     Setting {
         key: "control.shared",
         help: "every user may see the status; root and group `edge` may do the rest",
-        check: switch,
+        check: Check::Text(switch),
     },
-    Setting { key: "store.keep_days", help: "days that results of a run are kept", check: keep_days },
-    Setting { key: "log.level", help: "error, warn, info, debug or trace", check: level },
-    Setting { key: "log.format", help: "text or json", check: format },
+    Setting {
+        key: "store.keep_days",
+        help: "days that results of a run are kept",
+        check: Check::Text(keep_days),
+    },
+    Setting { key: "log.level", help: "error, warn, info, debug or trace", check: Check::Text(level) },
+    Setting { key: "log.format", help: "text or json", check: Check::Text(format) },
 ];
 
 /// Where a value came from. Later ones win.
@@ -130,8 +184,13 @@ impl Config {
         default_data_dir: &str,
     ) -> Result<Self, ConfigError> {
         let mut values = BTreeMap::new();
-        for setting in SETTINGS {
-            let mut value = Value { text: default(setting.key, default_data_dir), source: Source::Default };
+        for setting in SETTINGS.iter() {
+            let text = match setting.check {
+                // The profile comes first, and sets the defaults of the others.
+                Check::Budget(budget) => budget.default_of(profile(&values)).to_owned(),
+                Check::Text(_) => default(setting.key, default_data_dir),
+            };
+            let mut value = Value { text, source: Source::Default };
             if let Some(found) = file.and_then(|file| file.value(setting.key)) {
                 value = found.clone();
             }
@@ -142,7 +201,7 @@ impl Config {
             if let Some((_, flag, text)) = flags.iter().find(|(key, ..)| *key == setting.key) {
                 value = Value { text: text.clone(), source: Source::Flag((*flag).to_owned()) };
             }
-            if let Err(takes) = (setting.check)(&value.text) {
+            if let Err(takes) = setting.check.of(&value.text) {
                 return Err(ConfigError::Value { key: setting.key, value, takes });
             }
             values.insert(setting.key, value);
@@ -193,6 +252,36 @@ impl Config {
     /// Compute threads for others; `None` for one a core.
     pub fn lent_threads(&self) -> Option<usize> {
         Some(self.number::<usize>("lend.threads")).filter(|&n| n > 0)
+    }
+
+    /// Whether threads that compute for others give way to everything else.
+    pub fn gives_way(&self) -> bool {
+        self.text("lend.priority") == "idle"
+    }
+
+    /// What others may have of this machine.
+    ///
+    /// # Errors
+    /// The settings that contradict each other; each alone is right.
+    pub fn limits(&self) -> Result<Limits, String> {
+        let limits = Limits::resolve(|key| self.values.get(key).map(|value| value.text.as_str()));
+        let limits = limits.map_err(|(key, error)| format!("`{key}` {error}"))?;
+        if limits.green.is_some() && self.green_source().is_none() {
+            return Err(
+                "`budget.green` wants a number, and `budget.green_source` says from nowhere".to_owned()
+            );
+        }
+        Ok(limits)
+    }
+
+    /// Where the owner's own number is, that says how green the power is.
+    pub fn green_source(&self) -> Option<&str> {
+        Some(self.text("budget.green_source")).filter(|text| !text.is_empty())
+    }
+
+    /// How old that number may be.
+    pub fn green_age(&self) -> Duration {
+        Duration::from_secs(60 * self.number::<u64>("budget.green_age_minutes"))
     }
 
     /// UDP port; `None` for a free one that is remembered.
@@ -261,12 +350,36 @@ fn default(key: &str, data_dir: &str) -> String {
         "network.mdns" => "true",
         "network.bootstrap" | "control.socket" => "",
         "control.shared" => "false",
+        "lend.priority" => "idle",
+        "budget.green_source" => "",
+        "budget.green_age_minutes" => "60",
         "store.keep_days" => "30",
         "log.level" => "warn",
         "log.format" => "text",
         _ => "0",
     }
     .to_owned()
+}
+
+/// The profile, where it stands already.
+fn profile(values: &BTreeMap<&'static str, Value>) -> Profile {
+    values.get("budget.profile").and_then(|value| value.text.parse().ok()).unwrap_or_default()
+}
+
+fn priority(text: &str) -> Result<(), String> {
+    check(matches!(text, "idle" | "normal"), "takes idle or normal")
+}
+
+fn green_source(text: &str) -> Result<(), String> {
+    let right = text.is_empty() || text.starts_with('/') || text.starts_with("http://");
+    check(
+        right,
+        "takes an absolute path or an http:// URL; with TLS edge does not fetch it, a timer of your own may",
+    )
+}
+
+fn green_age(text: &str) -> Result<(), String> {
+    check(text.parse::<u64>().is_ok_and(|n| (1..=10_080).contains(&n)), "takes 1 to 10080 minutes")
 }
 
 fn anything(_: &str) -> Result<(), String> {
@@ -333,70 +446,4 @@ fn check(right: bool, takes: &str) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn resolve(
-        file: &str,
-        variable: Option<(&str, &str)>,
-        flags: &[(&str, &str, String)],
-    ) -> Result<Config, String> {
-        let file = ConfigFile::parse(Path::new("edge.toml"), file).map_err(|e| e.to_string())?;
-        let environment = |name: &str| variable.filter(|(n, _)| *n == name).map(|(_, v)| v.to_owned());
-        Config::resolve(Some(&file), environment, flags, "/data").map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn later_layers_win_and_are_named() {
-        let file = "# mine\n[embed]\nthreads = 3\nchunk_tokens = 64\n";
-        let flags = [("embed.threads", "--threads", "5".to_owned())];
-        let config = resolve(file, Some(("EDGE_EMBED_THREADS", "4")), &flags).unwrap();
-        assert_eq!(config.threads(), Some(5));
-        assert_eq!(config.value("embed.threads").unwrap().source.to_string(), "--threads");
-        let config = resolve(file, Some(("EDGE_EMBED_THREADS", "4")), &[]).unwrap();
-        assert_eq!(config.threads(), Some(4));
-        let config = resolve(file, None, &[]).unwrap();
-        assert_eq!((config.threads(), config.chunk_tokens()), (Some(3), Some(64)));
-        assert_eq!(config.value("embed.threads").unwrap().source.to_string(), "edge.toml:3");
-        assert_eq!(config.value("model").unwrap().source, Source::Default);
-        assert_eq!(config.identity_dir(), Path::new("/data/identities/default"));
-    }
-
-    #[test]
-    fn a_wrong_key_names_its_line_and_the_nearest_right_one() {
-        let error = resolve("identity = \"a\"\n[embed]\nthread = 3\n", None, &[]).unwrap_err();
-        assert_eq!(error, "edge.toml:3: there is no setting `embed.thread`; did you mean `embed.threads`?");
-        let error = resolve("xyz = 3\n", None, &[]).unwrap_err();
-        assert!(
-            error.starts_with("edge.toml:1: there is no setting `xyz`; the settings are data_dir, "),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_wrong_value_names_its_place_and_what_it_takes() {
-        let error = resolve("[embed]\nthreads = \"many\"\n", None, &[]).unwrap_err();
-        assert_eq!(
-            error,
-            "edge.toml:2: `embed.threads` takes 1 to 256 threads, or 0 for one a core; it is `many`"
-        );
-        let error = resolve("", Some(("EDGE_LOG_LEVEL", "loud")), &[]).unwrap_err();
-        assert_eq!(
-            error,
-            "EDGE_LOG_LEVEL: `log.level` takes error, warn, info, debug or trace; it is `loud`"
-        );
-        let error = resolve("embed = 3\n", None, &[]).unwrap_err();
-        assert!(error.starts_with("edge.toml:1: "), "{error}");
-        let error = resolve("[embed]\nthreads = [1]\n", None, &[]).unwrap_err();
-        assert!(error.starts_with("edge.toml:2: "), "{error}");
-        let error = resolve("embed]\n", None, &[]).unwrap_err();
-        assert!(error.contains("edge.toml"), "{error}");
-    }
-
-    #[test]
-    fn every_default_is_valid() {
-        Config::resolve(None, |_| None, &[], "/data").unwrap();
-    }
-}
+mod tests;

@@ -82,7 +82,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// Those variants of [`DiscoveryError`] that begin with "mDNS does not work here".
-    pub(super) fn probe(self) -> Result<(), DiscoveryError> {
+    pub fn probe(self) -> Result<(), DiscoveryError> {
         let mut outcome = Err(DiscoveryError::NoInterface);
         for interface in self.used().map_err(DiscoveryError::Interfaces)? {
             outcome = join(&interface);

@@ -13,9 +13,10 @@ use std::{
 };
 
 use super::{
-    BATCH_TOKENS_MAX, BertModel, EmbedError, Embedder, Job, ModelError, ModelFolder, Stop, TokenError,
-    Tokens, TractModel, batches, chunks,
+    BATCH_TOKENS_MAX, BertModel, EmbedError, Embedder, Job, ModelError, ModelFolder, Pace, Stop, TokenError,
+    Tokens, TractModel, batch, chunks,
     golden::{COSINE_LEAST, cosine},
+    pace::thread_cpu,
 };
 use crate::wire::{ChunkSpan, PeerId, ResultError, SegmentResult};
 
@@ -59,7 +60,23 @@ pub struct Engine {
     dimension: usize,
     max_tokens: usize,
     peer: PeerId,
-    tokens_done: AtomicU64,
+    tokens_done: Arc<AtomicU64>,
+}
+
+/// What a job took of one thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Took {
+    /// Time, with rests.
+    pub wall: Duration,
+    /// CPU time.
+    pub cpu: Duration,
+}
+
+/// What one thread runs jobs with.
+struct Lane<'a> {
+    embedder: &'a mut Box<dyn Embedder>,
+    pace: &'a mut dyn Pace,
+    stop: &'a Stop,
 }
 
 impl Engine {
@@ -91,8 +108,14 @@ impl Engine {
             dimension: manifest.dimension,
             max_tokens: manifest.max_tokens,
             peer,
-            tokens_done: AtomicU64::new(0),
+            tokens_done: Arc::default(),
         })
+    }
+
+    /// With a count of tokens that goes on where an engine before it has ended.
+    #[must_use]
+    pub fn counting(self, tokens_done: Arc<AtomicU64>) -> Self {
+        Self { tokens_done, ..self }
     }
 
     /// Floats in a vector.
@@ -118,20 +141,28 @@ impl Engine {
         (self.make)()
     }
 
-    /// Runs `jobs` together, so that short chunks of many jobs share batches. Results stand in the order of
-    /// the jobs, each with its share of the compute time.
+    /// Runs `jobs` together, so that short chunks of many jobs share batches, at the pace that it is given. Results stand
+    /// in the order of the jobs, each with its share of the time.
     ///
     /// `embedder` is replaced when a panic may have left it in pieces.
     pub fn run(
         &self,
         embedder: &mut Box<dyn Embedder>,
+        pace: &mut dyn Pace,
         jobs: &[Job],
         stop: &Stop,
-    ) -> Vec<(Result<SegmentResult, JobError>, Duration)> {
-        let begun = Instant::now();
+    ) -> Vec<(Result<SegmentResult, JobError>, Took)> {
+        let (begun, cpu_before) = (Instant::now(), thread_cpu());
+        let mut lane = Lane { embedder, pace, stop };
         let mut window = Window { sequences: Vec::new(), jobs: Vec::new() };
         for (at, job) in jobs.iter().enumerate() {
-            let cut = catch_unwind(AssertUnwindSafe(|| self.chunk(job)));
+            lane.pace.enter(stop);
+            let before = thread_cpu();
+            let cut = match stop.is_asked() {
+                true => Ok(Err(JobError::Stopped)),
+                false => catch_unwind(AssertUnwindSafe(|| self.chunk(job))),
+            };
+            lane.pace.leave(0, thread_cpu().saturating_sub(before));
             let state = match cut.unwrap_or(Err(JobError::Panic)) {
                 Ok(sequences) => {
                     window.sequences.extend(sequences.into_iter().map(|s| Sequence { job: at, ..s }));
@@ -141,16 +172,17 @@ impl Engine {
             };
             window.jobs.push(state);
         }
-        self.embed(embedder, &mut window, stop);
-        let elapsed = begun.elapsed();
+        self.embed(&mut lane, &mut window);
+        let (wall, cpu) = (begun.elapsed(), thread_cpu().saturating_sub(cpu_before));
         let all: usize = window.sequences.iter().map(|s| s.ids.len()).sum();
         let mut sequences = window.sequences.into_iter().peekable();
         let mut out = Vec::with_capacity(jobs.len());
         for (at, (job, state)) in jobs.iter().zip(window.jobs).enumerate() {
             let own: Vec<Sequence> = std::iter::from_fn(|| sequences.next_if(|s| s.job == at)).collect();
             let tokens: usize = own.iter().map(|s| s.ids.len()).sum();
-            let share = elapsed.mul_f64(tokens as f64 / all.max(1) as f64);
-            out.push((state.and_then(|()| self.assemble(job, own)), share));
+            let share = tokens as f64 / all.max(1) as f64;
+            let took = Took { wall: wall.mul_f64(share), cpu: cpu.mul_f64(share) };
+            out.push((state.and_then(|()| self.assemble(job, own)), took));
         }
         out
     }
@@ -185,22 +217,27 @@ impl Engine {
         ids.map_err(JobError::Tokens)
     }
 
-    fn embed(&self, embedder: &mut Box<dyn Embedder>, window: &mut Window, stop: &Stop) {
+    fn embed(&self, lane: &mut Lane<'_>, window: &mut Window) {
         let Window { sequences, jobs } = window;
         let mut order: Vec<usize> = (0..sequences.len()).collect();
         // Longest first: what comes last, and alone, is cheap.
         order.sort_by_key(|&at| std::cmp::Reverse(sequences[at].ids.len()));
         let lengths: Vec<usize> = order.iter().map(|&at| sequences[at].ids.len()).collect();
-        for batch in batches(&lengths, BATCH_TOKENS_MAX) {
-            let members = &order[batch];
-            if self.attempt(embedder, sequences, members, stop).is_ok() {
+        let mut next = 0;
+        while next < order.len() {
+            let tokens_max = lane.pace.enter(lane.stop).min(BATCH_TOKENS_MAX);
+            let members = &order[next..next + batch(&lengths[next..], tokens_max)];
+            next += members.len();
+            if self.attempt(lane, sequences, members).is_ok() {
                 continue;
             }
             for &member in members {
                 let job = sequences[member].job;
-                if jobs[job].is_ok()
-                    && let Err(error) = self.attempt(embedder, sequences, &[member], stop)
-                {
+                if jobs[job].is_err() {
+                    continue;
+                }
+                lane.pace.enter(lane.stop);
+                if let Err(error) = self.attempt(lane, sequences, &[member]) {
                     jobs[job] = Err(error);
                 }
             }
@@ -209,25 +246,29 @@ impl Engine {
 
     fn attempt(
         &self,
-        embedder: &mut Box<dyn Embedder>,
+        lane: &mut Lane<'_>,
         sequences: &mut [Sequence],
         members: &[usize],
-        stop: &Stop,
     ) -> Result<(), JobError> {
-        if stop.is_asked() {
-            return Err(JobError::Stopped);
-        }
         let batch: Vec<&[u32]> = members.iter().map(|&at| sequences[at].ids.as_slice()).collect();
-        let vectors = match catch_unwind(AssertUnwindSafe(|| embedder.embed(&batch, stop))) {
+        let tokens: usize = batch.iter().map(|ids| ids.len()).sum();
+        let before = thread_cpu();
+        let embedded = match lane.stop.is_asked() {
+            true => Ok(Err(EmbedError::Stopped)),
+            false => catch_unwind(AssertUnwindSafe(|| lane.embedder.embed(&batch, lane.stop))),
+        };
+        // What was stopped half way says nothing of the speed.
+        let speaking = if matches!(embedded, Ok(Ok(_))) { tokens } else { 0 };
+        lane.pace.leave(speaking, thread_cpu().saturating_sub(before));
+        let vectors = match embedded {
             Ok(Ok(vectors)) => vectors,
             Ok(Err(EmbedError::Stopped)) => return Err(JobError::Stopped),
             Ok(Err(error)) => return Err(JobError::Embed(error)),
             Err(_) => {
-                *embedder = self.embedder().map_err(JobError::Embed)?;
+                *lane.embedder = self.embedder().map_err(JobError::Embed)?;
                 return Err(JobError::Panic);
             }
         };
-        let tokens: usize = batch.iter().map(|ids| ids.len()).sum();
         self.tokens_done.fetch_add(tokens as u64, Ordering::Relaxed);
         for (&at, vector) in members.iter().zip(vectors.chunks_exact(self.dimension)) {
             sequences[at].vector = vector.to_vec();

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, Job, JobError, Stop};
+use super::{Engine, Job, JobError, Pace, Stop, Took, Unpaced};
 use crate::wire::{ContentKey, SegmentResult};
 
 /// Windows that wait for each thread: one, so that no thread waits for its feeder.
@@ -24,7 +24,7 @@ pub struct Computed {
     /// Its result, or why there is none.
     pub result: Result<SegmentResult, JobError>,
     /// Its share of one thread's time.
-    pub elapsed: Duration,
+    pub took: Took,
 }
 
 /// A window's name, given by whoever submits it.
@@ -33,6 +33,9 @@ pub type WindowId = u64;
 /// Takes the outcomes of a window, on the thread that computed it; `false` where nobody wants them any more, which
 /// ends the thread. It must not block for long: the thread computes nothing meanwhile.
 type Deliver = dyn Fn(WindowId, Vec<Computed>) -> bool + Send + Sync;
+
+/// Makes the pace of a thread, on that thread, before it does anything else.
+pub type MakePace = dyn Fn() -> Box<dyn Pace> + Send + Sync;
 
 /// Threads that compute. Dropping the pool asks them to stop and waits for them.
 pub struct Pool {
@@ -51,12 +54,12 @@ impl Pool {
     pub fn start(engine: &Arc<Engine>, threads: usize, stop: Stop) -> io::Result<Self> {
         let (sender, computed) = sync_channel(threads * (WINDOWS_WAITING_PER_THREAD + 1));
         let deliver = move |_, outcomes| sender.send(outcomes).is_ok();
-        let mut pool = Self::start_into(engine, threads, stop, deliver)?;
+        let mut pool = Self::start_into(engine, threads, stop, Arc::new(|| Box::new(Unpaced)), deliver)?;
         pool.computed = Some(computed);
         Ok(pool)
     }
 
-    /// Starts `threads` threads that hand their outcomes to `deliver`.
+    /// Starts `threads` threads that keep to a pace and hand their outcomes to `deliver`.
     ///
     /// # Errors
     /// What the system says when it refuses a thread.
@@ -64,6 +67,7 @@ impl Pool {
         engine: &Arc<Engine>,
         threads: usize,
         stop: Stop,
+        pace: Arc<MakePace>,
         deliver: impl Fn(WindowId, Vec<Computed>) -> bool + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let (jobs, feed) = sync_channel(threads * WINDOWS_WAITING_PER_THREAD);
@@ -73,7 +77,8 @@ impl Pool {
         for n in 0..threads {
             let (engine, feed, deliver, stop) =
                 (Arc::clone(engine), Arc::clone(&feed), Arc::clone(&deliver), stop.clone());
-            let body = move || compute(&engine, &feed, &*deliver, &stop);
+            let pace = Arc::clone(&pace);
+            let body = move || compute(&engine, &feed, &mut *pace(), &*deliver, &stop);
             pool.threads.push(thread::Builder::new().name(format!("compute-{n}")).spawn(body)?);
         }
         Ok(pool)
@@ -117,7 +122,13 @@ impl Drop for Pool {
     }
 }
 
-fn compute(engine: &Engine, feed: &Mutex<Receiver<(WindowId, Vec<Job>)>>, deliver: &Deliver, stop: &Stop) {
+fn compute(
+    engine: &Engine,
+    feed: &Mutex<Receiver<(WindowId, Vec<Job>)>>,
+    pace: &mut dyn Pace,
+    deliver: &Deliver,
+    stop: &Stop,
+) {
     let mut embedder = match engine.embedder() {
         Ok(embedder) => embedder,
         Err(error) => return tracing::error!(%error, "compute thread does not start"),
@@ -125,11 +136,11 @@ fn compute(engine: &Engine, feed: &Mutex<Receiver<(WindowId, Vec<Job>)>>, delive
     while !stop.is_asked() {
         let next = feed.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((id, window)) = next else { return };
-        let results = engine.run(&mut embedder, &window, stop);
+        let results = engine.run(&mut embedder, pace, &window, stop);
         let computed = window
             .into_iter()
             .zip(results)
-            .map(|(job, (result, elapsed))| Computed { key: job.key, result, elapsed })
+            .map(|(job, (result, took))| Computed { key: job.key, result, took })
             .collect();
         if !deliver(id, computed) {
             return;

@@ -31,11 +31,11 @@ use super::{
     disk::{Disk, DiskError},
 };
 use crate::{
-    inference::CHUNKER_VERSION,
+    inference::{CHUNKER_VERSION, Unpaced},
     proto::{Attempt, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker},
     wire::{
         ContentKey, Deliver, Delivered, Granted, HOLDING_MAX, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease,
-        ModelHash, PULL_WAIT_MS_MAX, Pull, SwarmId, Withdrawn,
+        ModelHash, PULL_WAIT_MS_MAX, PowerSource, Pull, SwarmId, Withdrawn,
     },
 };
 
@@ -192,7 +192,7 @@ impl Aggregator {
     ) -> AggregatorHandle {
         let Start { own, secret, disk, engine, threads, first_attempt, demand, seed } = start;
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-        let (computed, events) = mpsc::channel(4 * threads.max(1));
+        let (computed, events) = mpsc::channel(4 * threads.max(1) + 1);
         let actor = Self {
             own,
             ledger: Ledger::new(first_attempt, seed),
@@ -205,7 +205,7 @@ impl Aggregator {
             totals: AggregatorTotals::default(),
             parked: Vec::new(),
             model: engine.folder().hash(),
-            compute: Compute::new(engine.clone(), threads, computed),
+            compute: Compute::new(engine.clone(), threads, Arc::new(|| Box::new(Unpaced)), computed),
             windows: BTreeMap::new(),
             next_window: 0,
             speed: Speed::default(),
@@ -244,6 +244,9 @@ impl Aggregator {
                 }
                 Some(event) = events.recv() => self.computed(event),
                 () = wait_until(deadline) => self.tell(LedgerEvent::Tick),
+            }
+            if self.compute.let_go_at().is_some_and(|at| at <= Instant::now()) {
+                self.compute.let_go();
             }
             self.keep_own_leases();
             self.say_demand();
@@ -336,7 +339,10 @@ impl Aggregator {
     fn answer_parked(&mut self, all: bool) {
         let now = Instant::now();
         let mut waiting = Vec::new();
-        for parked in std::mem::take(&mut self.parked) {
+        let mut parked = std::mem::take(&mut self.parked);
+        // Who has the choice has it computed where power is plenty.
+        parked.sort_by_key(|parked| dearness(parked.pull.budget.power));
+        for parked in parked {
             if parked.answer.is_closed() {
                 continue;
             }
@@ -467,6 +473,16 @@ impl Aggregator {
             self.detach(client);
         }
         Ok(())
+    }
+}
+
+/// How dear the power is that a worker says it has.
+fn dearness(power: PowerSource) -> u8 {
+    match power {
+        PowerSource::Green => 0,
+        PowerSource::Mains => 1,
+        PowerSource::Unknown => 2,
+        PowerSource::Battery => 3,
     }
 }
 

@@ -1,27 +1,34 @@
 //! Compute threads for an actor: windows go in, outcomes come out of a channel; the model is loaded with the first.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fmt, io,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc;
 
 use crate::{
-    inference::{Computed, Engine, Job, ModelError, ModelFolder, Pool, Stop, WindowId},
+    inference::{Computed, Engine, Job, MakePace, ModelError, ModelFolder, Pool, Stop, WindowId},
     wire::PeerId,
 };
 
-/// One loaded model for all who compute in this node: the weights are there once.
+/// The model is let go when there was nothing to compute for so long: loading it takes a second or two, and it is most of
+/// what this program weighs.
+const UNLOAD_AFTER: Duration = Duration::from_secs(120);
+
+/// One loaded model for all who compute in this node: the weights are there once, and only while somebody has them.
 #[derive(Clone)]
 pub(super) struct SharedEngine {
     folder: ModelFolder,
     peer: PeerId,
-    loaded: Arc<OnceLock<Arc<Engine>>>,
-    /// Held while somebody loads, so that nobody else does.
-    loading: Arc<Mutex<()>>,
+    loaded: Arc<Mutex<Weak<Engine>>>,
+    tokens_done: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for SharedEngine {
@@ -32,26 +39,35 @@ impl fmt::Debug for SharedEngine {
 
 impl SharedEngine {
     pub(super) fn new(folder: ModelFolder, peer: PeerId) -> Self {
-        Self { folder, peer, loaded: Arc::default(), loading: Arc::default() }
+        Self { folder, peer, loaded: Arc::default(), tokens_done: Arc::default() }
     }
 
     pub(super) fn folder(&self) -> &ModelFolder {
         &self.folder
     }
 
-    /// Tokens embedded since the model was loaded.
+    /// Tokens embedded since the start of this node.
     pub(super) fn tokens_done(&self) -> u64 {
-        self.loaded.get().map_or(0, |engine| engine.tokens_done())
+        self.tokens_done.load(Ordering::Relaxed)
     }
 
-    /// Loads the model where nobody has yet; takes most of a second, more on a Raspberry Pi.
+    /// Whether the model is in memory.
+    pub(super) fn is_loaded(&self) -> bool {
+        // Whoever loads holds the lock: then it is about to be.
+        self.loaded.try_lock().map_or(true, |loaded| loaded.strong_count() > 0)
+    }
+
+    /// Loads the model where nobody has it; takes most of a second, more on a Raspberry Pi.
     fn get(&self) -> Result<Arc<Engine>, ModelError> {
-        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = self.loaded.get() {
-            return Ok(Arc::clone(engine));
+        // Held while somebody loads, so that nobody else does.
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = loaded.upgrade() {
+            return Ok(engine);
         }
-        let engine = Arc::new(Engine::load(&self.folder, self.peer)?);
-        Ok(Arc::clone(self.loaded.get_or_init(|| engine)))
+        let engine = Engine::load(&self.folder, self.peer)?.counting(Arc::clone(&self.tokens_done));
+        let engine = Arc::new(engine);
+        *loaded = Arc::downgrade(&engine);
+        Ok(engine)
     }
 }
 
@@ -62,6 +78,8 @@ pub(super) enum ComputeEvent {
     Ready(Result<Threads, ComputeError>),
     /// A window has run.
     Computed(WindowId, Vec<Computed>),
+    /// The threads have ended, and the model is out of memory where nobody else has it.
+    LetGo,
 }
 
 /// Threads that run.
@@ -84,31 +102,58 @@ pub enum ComputeError {
     Threads(#[source] io::Error),
 }
 
-/// Compute threads of one actor.
-#[derive(Debug)]
+/// Compute threads of one actor: started with its first window, and let go when it has none for a while.
 pub(super) struct Compute {
     engine: SharedEngine,
     threads: usize,
+    pace: Arc<MakePace>,
     stop: Stop,
     events: mpsc::Sender<ComputeEvent>,
     state: State,
     /// Windows that no thread has room for yet; the actor hands over no more than it has threads, so they are few.
     waiting: VecDeque<(WindowId, Vec<Job>)>,
+    /// Windows that threads have, or that lie before them.
+    handed: BTreeSet<WindowId>,
+    /// Since when there has been nothing to do.
+    idle_since: Instant,
+}
+
+impl fmt::Debug for Compute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compute")
+            .field("threads", &self.threads)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
 enum State {
+    /// No threads.
     Idle,
-    Loading,
+    Loading {
+        /// They are let go as soon as they are there.
+        is_unwanted: bool,
+    },
     Ready(Threads),
+    /// They are being let go.
+    Ending,
     /// The model does not load, or its threads have ended: nothing will ever run.
     Failed,
 }
 
 impl Compute {
-    /// Events go to `events`, which needs room for two windows a thread.
-    pub(super) fn new(engine: SharedEngine, threads: usize, events: mpsc::Sender<ComputeEvent>) -> Self {
-        Self { engine, threads, stop: Stop::default(), events, state: State::Idle, waiting: VecDeque::new() }
+    /// Events go to `events`, which needs room for two windows a thread and one more. Threads run at the pace that `pace`
+    /// makes for each.
+    pub(super) fn new(
+        engine: SharedEngine,
+        threads: usize,
+        pace: Arc<MakePace>,
+        events: mpsc::Sender<ComputeEvent>,
+    ) -> Self {
+        let (stop, waiting, handed) = (Stop::default(), VecDeque::new(), BTreeSet::new());
+        let (state, idle_since) = (State::Idle, Instant::now());
+        Self { engine, threads, pace, stop, events, state, waiting, handed, idle_since }
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -120,7 +165,7 @@ impl Compute {
         self.waiting.push_back((window, jobs));
         match &self.state {
             State::Idle => self.load(),
-            State::Loading | State::Failed => {}
+            State::Loading { .. } | State::Ending | State::Failed => {}
             State::Ready(_) => self.feed(),
         }
     }
@@ -130,9 +175,13 @@ impl Compute {
     /// # Errors
     /// [`ComputeError`]: nothing that waits will ever run.
     pub(super) fn ready(&mut self, threads: Result<Threads, ComputeError>) -> Result<(), ComputeError> {
+        let is_unwanted = matches!(self.state, State::Loading { is_unwanted: true });
         match threads {
             Ok(threads) => {
                 self.state = State::Ready(threads);
+                if is_unwanted {
+                    self.end();
+                }
                 self.feed();
                 Ok(())
             }
@@ -145,14 +194,22 @@ impl Compute {
         }
     }
 
-    /// Hands what waits to threads that are free. To be called after each window.
-    pub(super) fn feed(&mut self) {
+    /// Hands what waits to threads that are free.
+    fn feed(&mut self) {
         let State::Ready(Threads(pool)) = &self.state else { return };
         while let Some((window, jobs)) = self.waiting.pop_front() {
             if let Err(jobs) = pool.try_submit(window, jobs) {
                 return self.waiting.push_front((window, jobs));
             }
+            self.handed.insert(window);
         }
+    }
+
+    /// Takes [`ComputeEvent::Computed`]: a thread is free.
+    pub(super) fn computed(&mut self, window: WindowId) {
+        self.handed.remove(&window);
+        self.idle_since = Instant::now();
+        self.feed();
     }
 
     /// Stops between two operators of the model; outcomes say `Stopped`. For good. Gives the windows that no thread
@@ -162,17 +219,65 @@ impl Compute {
         self.waiting.drain(..).map(|(window, _)| window).collect()
     }
 
+    /// When [`Compute::let_go`] is due because there is nothing to do.
+    pub(super) fn let_go_at(&self) -> Option<Instant> {
+        let is_idle = self.handed.is_empty() && self.waiting.is_empty();
+        (is_idle && matches!(self.state, State::Ready(_))).then(|| self.idle_since + UNLOAD_AFTER)
+    }
+
+    /// As [`Compute::stop`], but what comes later runs, when the threads are there anew. What they have is told as usual, and
+    /// [`ComputeEvent::LetGo`] comes after it.
+    pub(super) fn let_go(&mut self) -> Vec<WindowId> {
+        match &mut self.state {
+            State::Ready(_) => self.end(),
+            State::Loading { is_unwanted } => *is_unwanted = true,
+            State::Idle | State::Ending | State::Failed => {}
+        }
+        self.waiting.drain(..).map(|(window, _)| window).collect()
+    }
+
+    /// Ends the threads beside this actor: they may take a moment to notice.
+    fn end(&mut self) {
+        let State::Ready(threads) = std::mem::replace(&mut self.state, State::Ending) else { return };
+        std::mem::take(&mut self.stop).ask();
+        let events = self.events.clone();
+        let body = move || {
+            drop(threads);
+            trim();
+            // Whoever asked may have gone.
+            let _ = events.blocking_send(ComputeEvent::LetGo);
+        };
+        if let Err(error) = thread::Builder::new().name("model-unload".into()).spawn(body) {
+            // The threads were dropped with the closure: that took a moment, and it is over.
+            tracing::warn!(%error, "no thread to end compute threads on");
+            let _ = self.events.try_send(ComputeEvent::LetGo);
+        }
+    }
+
+    /// Takes [`ComputeEvent::LetGo`]; gives the windows that no thread had begun, though they lay before it.
+    pub(super) fn ended(&mut self) -> Vec<WindowId> {
+        if matches!(self.state, State::Ending) {
+            self.state = State::Idle;
+            if !self.waiting.is_empty() {
+                self.load();
+            }
+        }
+        std::mem::take(&mut self.handed).into_iter().collect()
+    }
+
     fn load(&mut self) {
-        self.state = State::Loading;
+        self.state = State::Loading { is_unwanted: false };
         let (engine, events, threads, stop) =
             (self.engine.clone(), self.events.clone(), self.threads, self.stop.clone());
+        let pace = Arc::clone(&self.pace);
         let body = move || {
             let outcomes = events.clone();
             let deliver = move |window, computed| {
                 outcomes.blocking_send(ComputeEvent::Computed(window, computed)).is_ok()
             };
             let ready = engine.get().map_err(ComputeError::Model).and_then(|engine| {
-                Pool::start_into(&engine, threads, stop, deliver).map(Threads).map_err(ComputeError::Threads)
+                let pool = Pool::start_into(&engine, threads, stop, pace, deliver);
+                pool.map(Threads).map_err(ComputeError::Threads)
             });
             // Whoever asked may have gone.
             let _ = events.blocking_send(ComputeEvent::Ready(ready));
@@ -180,5 +285,15 @@ impl Compute {
         if let Err(error) = thread::Builder::new().name("model-load".into()).spawn(body) {
             let _ = self.events.try_send(ComputeEvent::Ready(Err(ComputeError::Threads(error))));
         }
+    }
+}
+
+/// Gives freed memory back to the system: a model is a hundred megabytes, of which malloc(3) keeps parts for later.
+fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes a number, and locks what it touches.
+    #[expect(unsafe_code, reason = "a call of the C library")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

@@ -15,6 +15,8 @@ use super::{
     aggregator::{
         AggregatorHandle, AggregatorTotals, ClientAbout, ClientId, ClientInfo, Message as ToAggregator,
     },
+    compute::SharedEngine,
+    governor::{BudgetStatus, GovernorHandle, Message as ToGovernor},
     mesh::{MeshHandle, Message as ToMesh, PeerInfo},
     swarms::{SwarmAnswer, SwarmCommand, SwarmsError},
     worker::{Message as ToWorker, WorkerHandle},
@@ -31,7 +33,7 @@ pub(super) struct Facts {
     pub(super) peer: PeerId,
     pub(super) port: u16,
     pub(super) own_threads: usize,
-    pub(super) folder: ModelFolder,
+    pub(super) engine: SharedEngine,
 }
 
 /// Everything that `edge status` shows.
@@ -57,6 +59,21 @@ pub struct NodeStatus {
     pub swarms: Vec<SwarmRecord>,
     /// Whether it is in the public pool.
     pub is_public: bool,
+    /// What it lends and why no more; nothing where it lends nothing in any case.
+    pub lending: Option<BudgetStatus>,
+    /// Whether the model is in memory.
+    pub is_model_loaded: bool,
+}
+
+/// What an owner orders about lending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Rest, for so long; `None` until it says otherwise.
+    Pause(Option<Duration>),
+    /// Lend again.
+    Resume,
+    /// Complete what is begun, and take nothing new.
+    Finish,
 }
 
 /// The way to a running node. Cheap to clone; every clone keeps the store open.
@@ -67,6 +84,7 @@ pub struct Control {
     aggregator: AggregatorHandle,
     worker: WorkerHandle,
     mesh: MeshHandle,
+    governor: Option<GovernorHandle>,
     begun: Instant,
     clients: Arc<AtomicU64>,
 }
@@ -78,9 +96,11 @@ impl Control {
         aggregator: AggregatorHandle,
         worker: WorkerHandle,
         mesh: MeshHandle,
+        governor: Option<GovernorHandle>,
     ) -> Self {
         let clients = Arc::new(AtomicU64::new(1));
-        Self { facts: Arc::new(facts), disk, aggregator, worker, mesh, begun: Instant::now(), clients }
+        let begun = Instant::now();
+        Self { facts: Arc::new(facts), disk, aggregator, worker, mesh, governor, begun, clients }
     }
 
     /// Who this is.
@@ -95,7 +115,7 @@ impl Control {
 
     /// The model that it runs.
     pub fn folder(&self) -> &ModelFolder {
-        &self.facts.folder
+        self.facts.engine.folder()
     }
 
     /// The store.
@@ -121,6 +141,8 @@ impl Control {
             peers: self.peers().await?,
             swarms,
             is_public,
+            lending: self.lending().await?,
+            is_model_loaded: self.facts.engine.is_loaded(),
         })
     }
 
@@ -162,6 +184,31 @@ impl Control {
     /// [`NodeError::Ended`].
     pub async fn raise(&self, keys: Vec<ContentKey>) -> Result<u64, NodeError> {
         asked(&self.aggregator.0, |answer| ToAggregator::Raise(keys, answer)).await
+    }
+
+    /// What is lent, and why no more.
+    ///
+    /// # Errors
+    /// [`NodeError::Ended`].
+    pub async fn lending(&self) -> Result<Option<BudgetStatus>, NodeError> {
+        let Some(governor) = &self.governor else { return Ok(None) };
+        Ok(Some(asked(&governor.0, ToGovernor::Status).await?))
+    }
+
+    /// Carries out what the owner orders about lending; the disk has it when this returns. Says whether there is anything
+    /// to lend.
+    ///
+    /// # Errors
+    /// [`NodeError::Ended`].
+    pub async fn order(&self, order: Order) -> Result<bool, NodeError> {
+        let Some(governor) = &self.governor else { return Ok(false) };
+        asked(&governor.0, |answer| match order {
+            Order::Pause(lasting) => ToGovernor::Pause(lasting, answer),
+            Order::Resume => ToGovernor::Resume(answer),
+            Order::Finish => ToGovernor::Finish(answer),
+        })
+        .await?;
+        Ok(true)
     }
 
     /// Who asks for jobs here.

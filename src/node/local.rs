@@ -195,7 +195,7 @@ impl LocalRun {
     }
 
     fn take_in(&mut self, computed: Vec<Computed>) {
-        for Computed { key, result, elapsed } in computed {
+        for Computed { key, result, took } in computed {
             let counted = result.map(|result| {
                 let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
                 let chunks = result.chunks.len() as u64;
@@ -206,7 +206,7 @@ impl LocalRun {
                 (chunks, tokens)
             });
             let result = counted.map_err(|error| Failure::of(&error));
-            self.waiting.push(Outcome { key, result, elapsed, worker: self.peer });
+            self.waiting.push(Outcome { key, result, elapsed: took.wall, worker: self.peer });
         }
     }
 

@@ -50,6 +50,7 @@ use crate::{
     discovery::{BootstrapAddress, Sighting},
     proto::{
         Dialer, Dialled, LINKS_MAX, Neighbours, Origin, Part, Timestamp,
+        budget::Admission,
         membership::{SwarmRecord, Swarms},
     },
     transport::{CloseCode, Closed, Connection, Endpoint, TransportError},
@@ -272,6 +273,10 @@ impl Mesh {
                 Ok(()) = signals.demand.changed() => {
                     let demand = signals.demand.borrow_and_update().clone();
                     self.around.demands(self.now(), demand);
+                }
+                Ok(()) = signals.lent.changed() => {
+                    let is_open = signals.lent.borrow_and_update().admission == Admission::All;
+                    self.around.machine.lends(is_open);
                 }
                 Ok(()) = signals.busy.changed() => {
                     self.around.busy.clone_from(&signals.busy.borrow_and_update());

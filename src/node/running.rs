@@ -22,6 +22,7 @@ use super::{
     compute::SharedEngine,
     control::{Control, Facts},
     disk::Disk,
+    governor::{Governor, GovernorHandle, Lending, Message as ToGovernor, Signals as GovernorSignals},
     mesh::{Mesh, MeshHandle, Message as ToMesh, Signals, Start as MeshStart},
     worker::{Message as ToWorker, Start as WorkerStart, Worker, WorkerHandle},
 };
@@ -43,8 +44,12 @@ const LEAVE_WAIT: Duration = Duration::from_secs(5);
 pub struct NodeOptions {
     /// UDP port on which it listens, on all addresses of the machine.
     pub port: u16,
-    /// Threads that compute for others.
+    /// Threads that compute for others at most.
     pub lent_threads: usize,
+    /// Whether these give way to everything else on this machine.
+    pub gives_way: bool,
+    /// How this machine is lent; of no use without such threads.
+    pub lending: Option<Lending>,
     /// Threads that compute what is asked for here.
     pub own_threads: usize,
     /// Whether it announces itself and looks for others on the LAN.
@@ -159,11 +164,12 @@ async fn run(
         Endpoint::bind(&key, Listen { address: None, port: options.port }).map_err(NodeError::Transport)?;
     let (peer, port) = (endpoint.peer_id(), endpoint.local_port());
     let (disk, store_thread) = Disk::start(store).map_err(NodeError::Thread)?;
-    let engine = SharedEngine::new(folder.clone(), peer);
+    let engine = SharedEngine::new(folder, peer);
     let boot: [u8; 16] = entropy()?;
+    let (governor_signals, ends) = GovernorSignals::new();
+    let (signals, demand, busy) = Signals::new(ends.lent.clone());
     let cancelled = CancellationToken::new();
     let mut actors = JoinSet::new();
-    let (signals, demand, busy) = Signals::new();
     let aggregator = Aggregator::start(
         AggregatorStart {
             own: WorkerId { peer, boot },
@@ -178,11 +184,19 @@ async fn run(
         &mut actors,
         cancelled.clone(),
     );
+    let mut governor = None;
+    if let Some(lending) = options.lending.filter(|_| options.lent_threads > 0) {
+        let (disk, cancelled) = (disk.clone(), cancelled.clone());
+        governor = Some(Governor::start(lending, disk, governor_signals, &mut actors, cancelled).await?);
+    }
     let worker = WorkerStart {
         key: key.clone(),
         disk: disk.clone(),
-        engine,
+        engine: engine.clone(),
         threads: options.lent_threads,
+        gives_way: options.gives_way,
+        ends,
+        governor: governor.clone(),
         busy,
         seed: u64::from_le_bytes(entropy()?),
     };
@@ -205,15 +219,13 @@ async fn run(
         actors.spawn_local(find_bootstrap(address, mesh.clone(), cancelled.clone()));
     }
     tracing::info!(peer = %peer.short(), port, "node listens");
-    let facts = Facts { peer, port, own_threads: options.own_threads, folder };
-    let control = Control::new(facts, disk, aggregator, worker.clone(), mesh.clone());
-    if ready.send((control, store_thread)).is_err() {
-        return Err(NodeError::Ended);
-    }
+    let facts = Facts { peer, port, own_threads: options.own_threads, engine };
+    let control = Control::new(facts, disk, aggregator, worker.clone(), mesh.clone(), governor.clone());
+    ready.send((control, store_thread)).map_err(|_| NodeError::Ended)?;
     let ended = until_over(&stop, &mut actors).await;
-    drain(&worker, &mesh, mdns).await;
+    drain(&worker, governor.as_ref(), &mesh, mdns).await;
     cancelled.cancel();
-    drop((worker, mesh));
+    drop((worker, mesh, governor));
     while actors.join_next().await.is_some() {}
     ended
 }
@@ -235,12 +247,23 @@ async fn until_over(
     }
 }
 
-/// In order: nothing new is begun and what waits is given back or delivered; then nobody finds this node any more; then
-/// goodbye.
-async fn drain(worker: &WorkerHandle, mesh: &MeshHandle, mdns: Option<Mdns>) {
+/// In order: nothing new is begun and what waits is given back or delivered; what that took is kept; then nobody finds this
+/// node any more; then goodbye.
+async fn drain(
+    worker: &WorkerHandle,
+    governor: Option<&GovernorHandle>,
+    mesh: &MeshHandle,
+    mdns: Option<Mdns>,
+) {
     let (answer, drained) = oneshot::channel();
     if worker.0.send(ToWorker::Drain(answer)).await.is_ok() {
         let _ = timeout(DRAIN_WAIT, drained).await;
+    }
+    if let Some(governor) = governor {
+        let (answer, kept) = oneshot::channel();
+        if governor.0.send(ToGovernor::Drain(answer)).await.is_ok() {
+            let _ = timeout(DRAIN_WAIT, kept).await;
+        }
     }
     if let Some(mdns) = mdns {
         mdns.withdraw().await;

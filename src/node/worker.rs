@@ -4,11 +4,13 @@
 //! kept is on the disk before anything that relies on it leaves this actor.
 
 mod heartbeat;
+mod lent;
 mod pull;
 mod windows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,6 +27,8 @@ use super::{
     ask::{ANSWER_WAIT, AskError, ask},
     compute::{Compute, ComputeEvent, SharedEngine},
     disk::{Disk, DiskError},
+    governor::{Ends as GovernorEnds, GovernorHandle},
+    valve::Valve,
 };
 use crate::{
     proto::{
@@ -32,9 +36,7 @@ use crate::{
     },
     store::{LeasedJob, QueueWrite},
     transport::Connection,
-    wire::{
-        Done, Granted, LEASES_PER_PULL_MAX, Outcome, PeerId, REASON_BYTES_MAX, Release, SwarmId, Withdrawn,
-    },
+    wire::{Done, Granted, LEASES_PER_PULL_MAX, Outcome, PeerId, Release, SwarmId, Withdrawn},
 };
 
 /// Messages that wait for the actor.
@@ -82,6 +84,8 @@ pub struct WorkerCounts {
     pub jobs_failed: u64,
     /// Tokens computed for others since the start.
     pub tokens_done: u64,
+    /// CPU time of the compute threads for others since the start.
+    pub cpu: Duration,
 }
 
 /// What a task of the actor came back with.
@@ -110,6 +114,7 @@ struct Aggregator {
 struct Running {
     swarm: SwarmId,
     aggregator: PeerId,
+    text_bytes: usize,
 }
 
 /// The way to the actor.
@@ -123,7 +128,14 @@ pub(super) struct Worker {
     engine: SharedEngine,
     compute: Compute,
     speed: Speed,
+    /// Threads that may run now.
     threads: usize,
+    /// Holds all of them to what is lent.
+    valve: Valve,
+    /// What may be taken, as the governor says; what is taken, as this says.
+    ends: GovernorEnds,
+    /// None where nothing is lent in any case.
+    governor: Option<GovernorHandle>,
     begun: Instant,
     aggregators: BTreeMap<PeerId, Aggregator>,
     running: BTreeMap<ItemId, Running>,
@@ -149,6 +161,11 @@ pub(super) struct Start {
     pub(super) engine: SharedEngine,
     /// Threads that compute for others; may be none.
     pub(super) threads: usize,
+    /// Whether they give way to everything else on this machine.
+    pub(super) gives_way: bool,
+    /// What may be taken, whether that is done, and who decides; nobody where there are no threads.
+    pub(super) ends: GovernorEnds,
+    pub(super) governor: Option<GovernorHandle>,
     /// Where it says of whom it holds work.
     pub(super) busy: watch::Sender<BTreeSet<PeerId>>,
     pub(super) seed: u64,
@@ -164,7 +181,7 @@ impl Worker {
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
     ) -> Result<WorkerHandle, NodeError> {
-        let Start { key, disk, engine, threads, busy, seed } = start;
+        let Start { key, disk, engine, threads, gives_way, ends, governor, busy, seed } = start;
         let items = disk
             .call(|store| {
                 store.tidy_queue()?;
@@ -174,15 +191,23 @@ impl Worker {
         let mut effects = Vec::new();
         let queue = Queue::restore(items, Timestamp::default(), seed, &mut effects);
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-        let (computed, events) = mpsc::channel(4 * threads.max(1));
+        let (computed, events) = mpsc::channel(4 * threads.max(1) + 1);
+        let valve = Valve::new(0, 1000, gives_way);
+        let pace = {
+            let valve = valve.clone();
+            Arc::new(move || valve.pace())
+        };
         let mut actor = Self {
             key,
             queue,
             disk,
-            compute: Compute::new(engine.clone(), threads, computed),
+            compute: Compute::new(engine.clone(), threads, pace, computed),
             engine,
             speed: Speed::default(),
-            threads,
+            threads: 0,
+            valve,
+            ends,
+            governor,
             begun: Instant::now(),
             aggregators: BTreeMap::new(),
             running: BTreeMap::new(),
@@ -200,7 +225,7 @@ impl Worker {
             draining: None,
         };
         actor.carry_out(effects, &[]).await?;
-        actor.set_budget().await?;
+        actor.follow().await?;
         tasks.spawn_local(actor.run(messages, events, cancelled));
         Ok(WorkerHandle(sender))
     }
@@ -226,12 +251,20 @@ impl Worker {
                         self.answered(answer).await?;
                     }
                 }
+                Ok(()) = self.ends.lent.changed() => {
+                    self.ends.lent.mark_unchanged();
+                    self.follow().await?;
+                }
                 () = wait_until(deadline) => self.tell(QueueEvent::Tick).await?,
+            }
+            if self.compute.let_go_at().is_some_and(|at| at <= Instant::now()) {
+                self.compute.let_go();
             }
             self.end_empty_windows().await?;
             self.beat();
             self.pull();
             self.say_busy();
+            self.say_works();
             if self.is_drained() {
                 // A window that no thread has begun says nothing; what it held was not at fault.
                 let left = self.windows.keys().copied().collect();
@@ -256,7 +289,8 @@ impl Worker {
             resting.map(|aggregator| aggregator.not_before).min()
         });
         let drained = self.draining.as_ref().map(|(until, _)| *until);
-        queue.into_iter().chain(heartbeat).chain(pulls.flatten()).chain(drained).min()
+        let unused = self.compute.let_go_at();
+        queue.into_iter().chain(heartbeat).chain(pulls.flatten()).chain(drained).chain(unused).min()
     }
 
     fn holds_any(&self) -> bool {
@@ -264,7 +298,7 @@ impl Worker {
     }
 
     fn wants_any(&self) -> bool {
-        self.queue.wanted().1 > 0
+        self.wanted().1 > 0
     }
 
     async fn take_in(&mut self, message: Message) -> Result<(), NodeError> {
@@ -291,7 +325,8 @@ impl Worker {
                 let _ = answer.send(WorkerCounts {
                     queue: self.queue.counts(),
                     threads: self.threads,
-                    tokens_per_s: self.speed.tokens_per_s(self.threads),
+                    tokens_per_s: self.tokens_per_s(),
+                    cpu: self.valve.cpu(),
                     ..self.counts
                 });
                 Ok(())
@@ -310,6 +345,7 @@ impl Worker {
                 self.pulls.values().for_each(AbortHandle::abort);
                 self.pulls.clear();
                 let unbegun = self.compute.stop();
+                self.valve.wake();
                 self.tell(QueueEvent::Drain).await?;
                 self.end_unbegun(unbegun).await
             }
@@ -326,11 +362,6 @@ impl Worker {
             return false;
         }
         true
-    }
-
-    async fn set_budget(&mut self) -> Result<(), NodeError> {
-        let (threads, tokens_per_s) = (self.threads, self.speed.tokens_per_s(self.threads));
-        self.tell(QueueEvent::Budget { threads, tokens_per_s }).await
     }
 
     async fn answered(&mut self, answer: Answer) -> Result<(), NodeError> {
@@ -424,7 +455,7 @@ impl Worker {
                         steps.push(QueueWrite::Computed(
                             id,
                             item.clone(),
-                            Outcome::Failed(shortened(reason)),
+                            Outcome::Failed(windows::shortened(reason)),
                         ));
                     }
                 }
@@ -460,9 +491,4 @@ impl Worker {
         }
         self.disk.call(move |store| store.write_queue(&steps)).await
     }
-}
-
-fn shortened(mut reason: String) -> String {
-    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-    reason
 }

@@ -79,6 +79,8 @@ pub struct Queue {
     next_id: ItemId,
     threads: usize,
     tokens_per_s: u32,
+    /// Whether more may be taken than is begun.
+    takes_more: bool,
     /// Threads run one window each.
     windows: BTreeMap<u64, Vec<ItemId>>,
     window: u64,
@@ -102,6 +104,7 @@ impl Queue {
             next_id: items.iter().map(|&(id, _)| id + 1).max().unwrap_or(0),
             threads: 0,
             tokens_per_s: 0,
+            takes_more: true,
             windows: BTreeMap::new(),
             window: 0,
             tokens_run: 0,
@@ -178,7 +181,7 @@ impl Queue {
     pub fn wanted(&self) -> (u32, usize) {
         let counts = self.counts();
         let room = ITEMS_MAX.saturating_sub(self.items.len()).min(OUTBOX_MAX.saturating_sub(counts.outbox));
-        if self.threads == 0 || self.is_draining || room == 0 {
+        if self.is_closed() || room == 0 {
             return (0, 0);
         }
         let ahead = u64::from(self.tokens_per_s) * PREFETCH.as_secs();
@@ -199,9 +202,9 @@ impl Queue {
     pub fn handle(&mut self, now: Timestamp, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Granted { aggregator, grants } => self.granted(now, aggregator, grants, out),
-            Event::Budget { threads, tokens_per_s } => {
-                (self.threads, self.tokens_per_s) = (threads, tokens_per_s);
-                if threads == 0 {
+            Event::Budget { threads, tokens_per_s, takes_more } => {
+                (self.threads, self.tokens_per_s, self.takes_more) = (threads, tokens_per_s, takes_more);
+                if self.is_closed() {
                     self.release_queued(out);
                 }
             }
@@ -236,6 +239,11 @@ impl Queue {
         self.deliver(now, out);
     }
 
+    /// Whether nothing more is begun.
+    fn is_closed(&self) -> bool {
+        self.threads == 0 || !self.takes_more || self.is_draining
+    }
+
     fn granted(&mut self, now: Timestamp, aggregator: PeerId, grants: Vec<Grant>, out: &mut Vec<Effect>) {
         for grant in grants {
             let is_own = |item: &&Item| item.aggregator == aggregator;
@@ -243,7 +251,7 @@ impl Queue {
             if is_held || self.renewed(aggregator, &grant, out) {
                 continue;
             }
-            if self.items.len() >= ITEMS_MAX || self.is_draining || self.threads == 0 {
+            if self.items.len() >= ITEMS_MAX || self.is_closed() {
                 out.push(Effect::Release { aggregator, attempts: vec![grant.attempt] });
                 continue;
             }
@@ -273,14 +281,14 @@ impl Queue {
     }
 
     fn ended(&mut self, now: Timestamp, window: u64, outcomes: Vec<(ItemId, Ran)>, out: &mut Vec<Effect>) {
-        let ids = self.windows.remove(&window).unwrap_or_default();
+        let (ids, is_closed) = (self.windows.remove(&window).unwrap_or_default(), self.is_closed());
         let mut outcomes: BTreeMap<ItemId, _> = outcomes.into_iter().collect();
         for id in ids {
             let Some(item) = self.items.get_mut(&id) else { continue };
             // Of what was not spoken nothing is known but that it does not run any more.
             let ran = outcomes.remove(&id).unwrap_or(Ran::Stopped);
             match ran {
-                Ran::Stopped if !self.is_draining && self.threads > 0 => {
+                Ran::Stopped if !is_closed => {
                     item.state = State::Queued;
                     out.push(Effect::Keep { id, item: item.clone() });
                 }

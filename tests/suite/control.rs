@@ -59,6 +59,8 @@ fn status_says_what_the_node_does_and_whether_there_is_one() {
     }
     let running = node(&edge, &["--threads", "1"]);
     assert_eq!(fs::metadata(socket(&edge)).unwrap().permissions().mode() & 0o777, 0o600);
+    // Before the sensors have told twice nothing is lent.
+    until("it lends", || json(&edge, &["status"])["state"] == "idle");
     let status = json(&edge, &["status"]);
     for field in [
         "peer_id",
@@ -68,6 +70,8 @@ fn status_says_what_the_node_does_and_whether_there_is_one() {
         "paused_because",
         "budget",
         "load",
+        "sensors",
+        "today",
         "queue",
         "aggregator",
         "swarms",

@@ -17,6 +17,18 @@ use tempfile::TempDir;
 /// Longer than any run of this suite takes on a slow machine; a hang fails instead of blocking.
 const RUN_MAX: Duration = Duration::from_secs(240);
 
+/// What this machine is like is for the tests of the budget alone: in all others it is lent whole, whatever else it does.
+pub(crate) const LENDS_ALL: [(&str, &str); 8] = [
+    ("EDGE_LEND_PRIORITY", "normal"),
+    ("EDGE_BUDGET_USED_THREADS", "0"),
+    ("EDGE_BUDGET_USED_DUTY_PERCENT", "100"),
+    ("EDGE_BUDGET_OTHERS_PERCENT", "100"),
+    ("EDGE_BUDGET_MEMORY_PERCENT", "0"),
+    ("EDGE_BUDGET_TEMPERATURE", "off"),
+    ("EDGE_BUDGET_BATTERY_PERCENT", "0"),
+    ("EDGE_TEST_SENSORS", "/"),
+];
+
 /// Longest wait for something that a run says after some seconds.
 const SAY_MAX: Duration = Duration::from_secs(60);
 
@@ -69,6 +81,7 @@ impl Edge {
         command
             .current_dir(self.home.path())
             .env("EDGE_DATA_DIR", self.data_dir())
+            .envs(LENDS_ALL)
             .env("HOME", self.home.path())
             .env_remove("XDG_CONFIG_HOME")
             .stdin(Stdio::null());
@@ -78,6 +91,13 @@ impl Edge {
     pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
         let mut command = self.command();
         command.args(arguments);
+        ran(command)
+    }
+
+    /// As [`Edge::run`], with one more variable.
+    pub(crate) fn command_with(&self, arguments: &[&str], name: &str, value: &Path) -> Ran {
+        let mut command = self.command();
+        command.args(arguments).env(name, value);
         ran(command)
     }
 
@@ -137,6 +157,11 @@ impl Running {
     pub(crate) fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended as it should.
+    pub(crate) fn ended_well(mut self) {
+        assert_eq!(self.ended(), Some(0));
     }
 
     pub(crate) fn is_running(&mut self) -> bool {

@@ -15,6 +15,7 @@ mod host;
 mod hosts;
 mod identities;
 mod kills;
+mod lending;
 mod members;
 mod mesh;
 mod model;

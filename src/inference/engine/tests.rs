@@ -8,7 +8,7 @@ use std::{
 
 use super::*;
 use crate::{
-    inference::{Carry, ChunkOptions, SEGMENT_BYTES_MAX, Syntax, check_golden, content_key},
+    inference::{Carry, ChunkOptions, SEGMENT_BYTES_MAX, Syntax, Unpaced, check_golden, content_key},
     wire::ModelHash,
 };
 
@@ -65,7 +65,7 @@ fn engine(poison: &[(&str, &'static str)]) -> (Engine, Arc<Mutex<Vec<usize>>>) {
         dimension: DIMENSION,
         max_tokens: 256,
         peer,
-        tokens_done: AtomicU64::new(0),
+        tokens_done: Arc::default(),
     };
     (engine, calls)
 }
@@ -81,7 +81,11 @@ const OPTIONS: ChunkOptions = ChunkOptions { tokens_max: 62, overlap_tokens: 0 }
 
 fn run(engine: &Engine, jobs: &[Job]) -> Vec<Result<SegmentResult, JobError>> {
     let mut embedder = engine.embedder().unwrap();
-    engine.run(&mut embedder, jobs, &Stop::default()).into_iter().map(|(result, _)| result).collect()
+    engine
+        .run(&mut embedder, &mut Unpaced, jobs, &Stop::default())
+        .into_iter()
+        .map(|(result, _)| result)
+        .collect()
 }
 
 #[test]
@@ -126,13 +130,48 @@ fn batches_keep_to_their_bound() {
     assert!(calls.len() < 12, "{calls:?}");
 }
 
+/// Lets a thread go on at once, for so many tokens, and writes down what it tells.
+#[derive(Default)]
+struct Told {
+    tokens: usize,
+    told: Vec<usize>,
+    is_in: bool,
+}
+
+impl Pace for Told {
+    fn enter(&mut self, _: &Stop) -> usize {
+        assert!(!std::mem::replace(&mut self.is_in, true), "entered twice");
+        self.tokens
+    }
+
+    fn leave(&mut self, tokens: usize, _: Duration) {
+        assert!(std::mem::replace(&mut self.is_in, false), "left twice");
+        self.told.push(tokens);
+    }
+}
+
+#[test]
+fn a_thread_asks_before_each_part_and_tells_after_it() {
+    let (engine, calls) = engine(&[("poison", "error")]);
+    let mut pace = Told { tokens: 80, ..Told::default() };
+    let jobs = [job(&"This sentence is one of very many. ".repeat(40)), job("Some poison."), job("More.")];
+    let mut embedder = engine.embedder().unwrap();
+    let results = engine.run(&mut embedder, &mut pace, &jobs, &Stop::default());
+    assert!(results[0].0.is_ok() && results[1].0.is_err() && results[2].0.is_ok());
+    assert!(results[0].1.cpu > Duration::ZERO && results[0].1.cpu <= results[0].1.wall * 2);
+    let calls = calls.lock().unwrap();
+    assert!(calls.iter().all(|&tokens| tokens <= 80), "{calls:?}");
+    assert!(pace.told.len() >= 3 + calls.len() && !pace.is_in, "three jobs were cut, and each batch run");
+    assert_eq!(pace.told.iter().sum::<usize>() as u64, engine.tokens_done());
+}
+
 #[test]
 fn stopping_is_no_failure() {
     let (engine, _) = engine(&[]);
     let stop = Stop::default();
     stop.ask();
     let mut embedder = engine.embedder().unwrap();
-    let results = engine.run(&mut embedder, &[job("A text.")], &stop);
+    let results = engine.run(&mut embedder, &mut Unpaced, &[job("A text.")], &stop);
     assert!(matches!(results[0].0, Err(JobError::Stopped)));
 }
 
@@ -154,7 +193,7 @@ fn chunks_of_real_text_fit_the_model() {
     let text = &text[..text.floor_char_boundary(SEGMENT_BYTES_MAX)];
     let mut embedder = engine.embedder().unwrap();
     let job = Job { options: ChunkOptions { tokens_max: 254, overlap_tokens: 40 }, ..job(text) };
-    let (result, _) = engine.run(&mut embedder, &[job], &Stop::default()).remove(0);
+    let (result, _) = engine.run(&mut embedder, &mut Unpaced, &[job], &Stop::default()).remove(0);
     let result = result.unwrap();
     for span in &result.chunks {
         let ids = engine.tokens().ids(&text[span.start as usize..span.end as usize]).unwrap();

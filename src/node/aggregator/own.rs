@@ -88,16 +88,24 @@ impl Aggregator {
                     }
                 }
             }
+            ComputeEvent::LetGo => {
+                let unbegun = self.compute.ended();
+                let leases = unbegun.iter().filter_map(|window| self.windows.remove(window)).flatten();
+                let attempts: Vec<Attempt> = leases.map(|(attempt, _)| attempt).collect();
+                if !attempts.is_empty() {
+                    self.tell(LedgerEvent::Release { worker: self.own, attempts });
+                }
+            }
             ComputeEvent::Computed(window, outcomes) => {
                 let leases = self.windows.remove(&window).unwrap_or_default();
                 self.is_woken = true;
-                self.compute.feed();
-                for ((attempt, job), Computed { result, elapsed, .. }) in leases.into_iter().zip(outcomes) {
+                self.compute.computed(window);
+                for ((attempt, job), Computed { result, took, .. }) in leases.into_iter().zip(outcomes) {
                     match result {
                         Ok(result) => {
                             let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
-                            self.speed.note(tokens, elapsed);
-                            self.batch.arrived(attempt, Some(Arrival::own(job, result, elapsed)), None);
+                            self.speed.note(tokens, took.wall);
+                            self.batch.arrived(attempt, Some(Arrival::own(job, result, took.wall)), None);
                             let (worker, verdict) = (self.own, Verdict::Right);
                             self.tell(LedgerEvent::Result { worker, attempt, job, verdict });
                         }

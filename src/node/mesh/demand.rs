@@ -18,6 +18,7 @@ use crate::{
     node::{
         ask::{ANSWER_WAIT, AskError, ask},
         caught::caught,
+        governor::Lent,
         worker::Message as ToWorker,
     },
     proto::{
@@ -45,6 +46,8 @@ pub(in crate::node) struct Signals {
     pub(in crate::node) demand: watch::Receiver<BTreeMap<SwarmId, u8>>,
     /// Of whom we hold work.
     pub(in crate::node) busy: watch::Receiver<BTreeSet<PeerId>>,
+    /// What is lent at this moment.
+    pub(in crate::node) lent: watch::Receiver<Lent>,
 }
 
 type DemandSender = watch::Sender<BTreeMap<SwarmId, u8>>;
@@ -52,10 +55,10 @@ type BusySender = watch::Sender<BTreeSet<PeerId>>;
 
 impl Signals {
     /// With the ends at which the aggregator and the worker speak.
-    pub(in crate::node) fn new() -> (Self, DemandSender, BusySender) {
+    pub(in crate::node) fn new(lent: watch::Receiver<Lent>) -> (Self, DemandSender, BusySender) {
         let (demand, demanded) = watch::channel(BTreeMap::new());
         let (busy, of_whom) = watch::channel(BTreeSet::new());
-        (Self { demand: demanded, busy: of_whom }, demand, busy)
+        (Self { demand: demanded, busy: of_whom, lent }, demand, busy)
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         ask::{AskError, ask},
         caught::caught,
     },
-    wire::{Budget, PULL_WAIT_MS_MAX, PeerId, PowerSource, Pull},
+    wire::{PULL_WAIT_MS_MAX, PeerId, Pull},
 };
 
 impl Worker {
@@ -23,18 +23,12 @@ impl Worker {
 
     /// Asks every aggregator that has work and is not being asked, where there is room.
     pub(super) fn pull(&mut self) {
-        let (tokens, jobs) = self.queue.wanted();
+        let (tokens, jobs) = self.wanted();
         if jobs == 0 || self.draining.is_some() {
             return;
         }
         let pull = Pull {
-            budget: Budget {
-                threads: u16::try_from(self.threads).unwrap_or(u16::MAX),
-                duty_permille: 1000,
-                tokens_per_s: self.speed.tokens_per_s(self.threads),
-                power: PowerSource::Unknown,
-                lasts_s: None,
-            },
+            budget: self.advert(),
             models: vec![self.engine.folder().hash()],
             chunker: CHUNKER_VERSION,
             tokens,

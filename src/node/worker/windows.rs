@@ -1,9 +1,6 @@
 //! A window on its way through the compute threads, and its results to whoever asked.
 
-use std::{
-    error::Error,
-    time::{Duration, Instant},
-};
+use std::{error::Error, time::Instant};
 
 use super::{Answer, PULL_AGAIN, Running, Worker};
 use crate::{
@@ -14,10 +11,14 @@ use crate::{
         caught::caught,
         compute::ComputeEvent,
         disk::{Disk, DiskError},
+        governor::Took,
     },
     proto::{Delivery, Item, ItemId, QueueEvent, Ran},
     transport::Connection,
-    wire::{Deliver, Delivered, Outcome, PeerId, Receipt, RefusalReason, SegmentResult, Signed},
+    wire::{
+        Deliver, Delivered, Energy, Outcome, PeerId, REASON_BYTES_MAX, Receipt, RefusalReason, SegmentResult,
+        Signed,
+    },
 };
 
 impl Worker {
@@ -35,7 +36,8 @@ impl Worker {
             let Some(aggregator) = self.queue.item(id).map(|item| item.aggregator) else { continue };
             let job = match leased {
                 Some(leased) => {
-                    self.running.insert(id, Running { swarm: leased.swarm, aggregator });
+                    let text_bytes = leased.job.text.len();
+                    self.running.insert(id, Running { swarm: leased.swarm, aggregator, text_bytes });
                     Job::from_spec(leased.job, &model, &prefix).map_err(|error| match error {
                         // It was leased to this node before it had another model, or without being asked for.
                         SpecError::Chunker { .. } | SpecError::Model { .. } => Ran::Unfit,
@@ -120,9 +122,13 @@ impl Worker {
                 let windows = self.windows.keys().copied().collect();
                 self.end_unbegun(windows).await
             }
+            ComputeEvent::LetGo => {
+                let unbegun = self.compute.ended();
+                self.end_unbegun(unbegun).await
+            }
             ComputeEvent::Computed(window, computed) => {
                 let ids = self.windows.remove(&window).unwrap_or_default();
-                self.compute.feed();
+                self.compute.computed(window);
                 let mut outcomes = self.failed_at_once(window);
                 for (id, computed) in ids.into_iter().zip(computed) {
                     outcomes.push((id, self.outcome(id, computed)));
@@ -134,15 +140,23 @@ impl Worker {
     }
 
     fn outcome(&mut self, id: ItemId, computed: Computed) -> Ran {
-        let Computed { result, elapsed, .. } = computed;
+        let Computed { result, took, .. } = computed;
         let running = self.running.remove(&id);
         match (result, running, self.queue.item(id)) {
             (Ok(result), Some(running), Some(item)) => {
                 let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
-                self.speed.note(tokens, elapsed);
+                self.speed.note(tokens, took.wall);
                 self.counts.jobs_done += 1;
                 self.counts.tokens_done += tokens;
-                let receipt = receipt(&result, &running, item, tokens, elapsed);
+                let cpu_ms = u64::try_from(took.cpu.as_millis()).unwrap_or(u64::MAX);
+                let energy = self.account(Took {
+                    swarm: running.swarm,
+                    chunks: result.chunks.len() as u64,
+                    tokens,
+                    cpu_ms,
+                    bytes: (running.text_bytes + 4 * result.vectors.len()) as u64,
+                });
+                let receipt = receipt(&result, &running, item, (tokens, cpu_ms), energy);
                 let signed = Signed::sign(&self.key, &receipt);
                 if let Some(aggregator) = self.aggregators.get_mut(&running.aggregator) {
                     aggregator.unfit = 0;
@@ -178,8 +192,8 @@ fn receipt(
     result: &SegmentResult,
     running: &Running,
     item: &Item,
-    tokens: u64,
-    elapsed: Duration,
+    (tokens, cpu_ms): (u64, u64),
+    energy: Option<Energy>,
 ) -> Receipt {
     Receipt {
         job: item.key,
@@ -187,9 +201,15 @@ fn receipt(
         aggregator: running.aggregator,
         swarm: running.swarm,
         tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
-        cpu_ms: u32::try_from(elapsed.as_millis()).unwrap_or(u32::MAX),
-        energy: None,
+        cpu_ms: u32::try_from(cpu_ms).unwrap_or(u32::MAX),
+        energy,
     }
+}
+
+/// As much of a reason as goes to whoever asked.
+pub(super) fn shortened(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    reason
 }
 
 /// One delivery: whatever the aggregator answers, it is over; without an answer it comes again.

@@ -123,12 +123,15 @@ pub enum Event {
         /// Its leases.
         grants: Vec<Grant>,
     },
-    /// So many threads may compute, at about this speed together; with none, what is not begun goes back.
+    /// So many threads may compute, at about this speed together. With none, or where no more may be taken than is begun,
+    /// the rest goes back.
     Budget {
         /// Threads.
         threads: usize,
         /// Tokens per second of all of them; 0 where it is not known.
         tokens_per_s: u32,
+        /// Whether more may be taken than is begun.
+        takes_more: bool,
     },
     /// A window has run. What is not spoken of was stopped.
     Ended {

@@ -96,7 +96,7 @@ impl Desk {
     }
 
     fn budget(&mut self, threads: usize) -> Vec<Effect> {
-        self.handle(Event::Budget { threads, tokens_per_s: 0 })
+        self.handle(Event::Budget { threads, tokens_per_s: 0, takes_more: true })
     }
 
     fn wait(&mut self, seconds: u64) -> Vec<Effect> {
@@ -390,7 +390,7 @@ fn what_is_withdrawn_is_not_run_and_what_has_begun_goes_on() {
 fn a_full_outbox_stops_pulling() {
     let mut desk = Desk::new(1);
     assert_eq!(desk.queue.wanted(), (PREFETCH_TOKENS_MIN, OUTBOX_MAX));
-    desk.handle(Event::Budget { threads: 2, tokens_per_s: 5000 });
+    desk.handle(Event::Budget { threads: 2, tokens_per_s: 5000, takes_more: true });
     assert_eq!(desk.queue.wanted(), (40_000, OUTBOX_MAX));
     desk.handle(Event::Disconnected { aggregator: peer(1) });
     desk.handle(Event::Disconnected { aggregator: peer(2) });

@@ -186,7 +186,11 @@ impl World {
         let here = &mut self.workers[w];
         here.threads = here.threads_max;
         let tokens_per_s = here.tokens_per_s as u32;
-        self.tell_queue(w, QueueEvent::Budget { threads: self.workers[w].threads, tokens_per_s }, &[]);
+        self.tell_queue(
+            w,
+            QueueEvent::Budget { threads: self.workers[w].threads, tokens_per_s, takes_more: true },
+            &[],
+        );
     }
 
     pub(super) fn close_budget(&mut self, w: usize, long: Ms) {
@@ -198,7 +202,7 @@ impl World {
         self.stop_windows(w);
         let tokens_per_s = self.workers[w].tokens_per_s as u32;
         self.alarm(long, w, Alarm::BudgetOpens);
-        self.tell_queue(w, QueueEvent::Budget { threads: 0, tokens_per_s }, &[]);
+        self.tell_queue(w, QueueEvent::Budget { threads: 0, tokens_per_s, takes_more: true }, &[]);
     }
 
     pub(super) fn drain(&mut self, w: usize) {

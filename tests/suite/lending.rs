@@ -1,0 +1,256 @@
+//! What a lent machine gives: it stops when its sensors or its owner say so, says why, gives way, and loses nothing. The
+//! sensors are files of the test's own.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::{
+    edge::{Edge, Running, assert_equal_outputs, lines, shares},
+    host::{Host, alone, swarm, wait_until, write_documents},
+    namespace,
+};
+
+/// The founder computes with one thread, so that the worker has its part.
+const EMBED: &[&str] = &["embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--threads", "1", "--json"];
+const DELIVERED: &str = "delivered job=";
+
+/// Files of a laptop on mains, in a root of their own.
+fn laptop(edge: &Edge) -> std::path::PathBuf {
+    let root = edge.path("machine");
+    put(&root, "sys/class/power_supply/AC/type", "Mains");
+    put(&root, "sys/class/power_supply/AC/online", "1");
+    put(&root, "sys/class/power_supply/BAT0/type", "Battery");
+    put(&root, "sys/class/power_supply/BAT0/present", "1");
+    put(&root, "sys/class/power_supply/BAT0/capacity", "64");
+    put(&root, "sys/class/power_supply/BAT0/status", "Charging");
+    put(&root, "sys/class/thermal/thermal_zone0/type", "x86_pkg_temp");
+    put(&root, "sys/class/thermal/thermal_zone0/temp", "48000");
+    root
+}
+
+/// In one step, as the kernel's files change.
+fn put(root: &Path, file: &str, text: &str) {
+    let path = root.join(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let new = path.with_extension("new");
+    fs::write(&new, format!("{text}\n")).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+fn unplug(root: &Path) {
+    put(root, "sys/class/power_supply/BAT0/status", "Discharging");
+    put(root, "sys/class/power_supply/AC/online", "0");
+}
+
+fn plug_in(root: &Path) {
+    put(root, "sys/class/power_supply/AC/online", "1");
+    put(root, "sys/class/power_supply/BAT0/status", "Charging");
+}
+
+fn status(edge: &Edge) -> Value {
+    let ran = edge.run(["status", "--json"]);
+    if ran.code == 0 { serde_json::from_str(&ran.stdout).unwrap() } else { Value::Null }
+}
+
+fn reasons(status: &Value) -> Vec<&str> {
+    let reasons = status["budget"]["reasons"].as_array().into_iter().flatten();
+    reasons.filter_map(|reason| reason["code"].as_str()).collect()
+}
+
+/// A node of its own whose sensors are these files, with the ordinary limits for all that they tell.
+fn node(edge: &Edge, root: &Path) -> Running {
+    let mut command = edge.command();
+    command
+        .args(["run", "--no-mdns", "--threads", "1"])
+        .env("EDGE_TEST_SENSORS", root)
+        .env_remove("EDGE_BUDGET_BATTERY_PERCENT")
+        .env_remove("EDGE_BUDGET_TEMPERATURE");
+    let running = edge.spawn(command, "");
+    wait_until("lending", || status(edge)["state"] == "idle");
+    running
+}
+
+#[test]
+fn a_machine_that_is_unplugged_or_hot_rests_and_says_why() {
+    let edge = Edge::new();
+    let root = laptop(&edge);
+    let running = node(&edge, &root);
+    let now = status(&edge);
+    assert_eq!(
+        (&now["sensors"]["power"], &now["sensors"]["charge_permille"]),
+        (&"mains".into(), &640.into())
+    );
+    unplug(&root);
+    edge.run(["resume"]).expect(0, &[]);
+    wait_until("a rest on battery", || status(&edge)["state"] == "paused");
+    let now = status(&edge);
+    assert_eq!(now["paused_because"], "on battery 64 %, resumes on mains");
+    assert_eq!((&now["budget"]["threads"], reasons(&now)), (&0.into(), vec!["on_battery"]));
+    edge.run(["status"]).expect(0, &[]).stdout.lines().for_each(|line| {
+        assert!(line.chars().count() <= 80, "{line}");
+    });
+    put(&root, "sys/class/thermal/thermal_zone0/temp", "81000");
+    wait_until("heat", || {
+        reasons(&status(&edge)) == ["hot", "on_battery"] || reasons(&status(&edge)) == ["on_battery", "hot"]
+    });
+    put(&root, "sys/class/thermal/thermal_zone0/temp", "-127000");
+    wait_until("nonsense", || reasons(&status(&edge)).contains(&"sensor_broken"));
+    let doctor = edge.command_with(&["doctor"], "EDGE_TEST_SENSORS", &root);
+    assert!(doctor.stdout.contains("broken  temperature"), "{}", doctor.stdout);
+    assert_eq!(doctor.code, 1);
+    running.signal("TERM");
+    running.ended_well();
+}
+
+#[test]
+fn what_its_owner_orders_outlives_a_restart() {
+    let edge = Edge::new();
+    let root = laptop(&edge);
+    edge.run(["pause", "45x"]).expect(2, &["30m"]);
+    edge.run(["pause"]).expect(0, &["no node runs here; the next one keeps to it"]);
+    let mut command = edge.command();
+    command.args(["run", "--no-mdns", "--threads", "1"]).env("EDGE_TEST_SENSORS", &root);
+    let running = edge.spawn(command, "");
+    wait_until("the node", || !status(&edge).is_null());
+    wait_until("both readings", || reasons(&status(&edge)) == ["paused"]);
+    edge.run(["resume"]).expect(0, &["idle"]);
+    edge.run(["finish"]).expect(0, &["finishing what is begun"]);
+    edge.run(["pause", "30m"]).expect(0, &["paused by you for 30 min more"]);
+    running.signal("KILL");
+    drop(running);
+    let running = node_that(&edge, &root, "paused");
+    assert!(status(&edge)["paused_because"].as_str().unwrap().starts_with("paused by you for "));
+    edge.run(["resume"]).expect(0, &[]);
+    assert_eq!(status(&edge)["state"], "idle");
+    running.signal("TERM");
+    running.ended_well();
+    edge.run(["pause", "1h"]).expect(0, &["the next one keeps to it"]);
+}
+
+fn node_that(edge: &Edge, root: &Path, state: &str) -> Running {
+    let mut command = edge.command();
+    command.args(["run", "--no-mdns", "--threads", "1"]).env("EDGE_TEST_SENSORS", root);
+    let running = edge.spawn(command, "");
+    wait_until(state, || status(edge)["state"] == state);
+    running
+}
+
+/// CPU time of a process so far, in hundredths of a second.
+fn ticks(process: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+fn lend(worker: &Host, root: &Path, priority: &str) -> Running {
+    let mut command = worker.command(&["run", "--threads", "1", "-vv"]);
+    command
+        .env("EDGE_TEST_SENSORS", root)
+        .env("EDGE_LEND_PRIORITY", priority)
+        .env_remove("EDGE_BUDGET_BATTERY_PERCENT");
+    let lent = worker.edge.spawn(command, "");
+    worker.wait_for("listens on UDP port");
+    lent
+}
+
+fn ended_as_alone(founder: &Host, mut embed: Running) -> Value {
+    assert_eq!(embed.ended(), Some(0), "{}", founder.log());
+    let summary: Value = serde_json::from_str(&founder.printed()).unwrap();
+    let shared = lines(&fs::read_to_string(founder.edge.path("out.jsonl")).unwrap());
+    assert_equal_outputs(&shared, &alone(founder));
+    summary
+}
+
+#[test]
+fn an_unplugged_worker_stops_at_once_and_nothing_is_lost() {
+    namespace::alone("lending::an_unplugged_worker_stops_at_once_and_nothing_is_lost", || {
+        let hosts = swarm(2);
+        let (founder, worker) = (&hosts[0], &hosts[1]);
+        write_documents(&founder.edge, 10);
+        let root = laptop(&worker.edge);
+        let lent = lend(worker, &root, "normal");
+        let embed = founder.start(EMBED);
+        worker.wait_for(DELIVERED);
+        let loaded = |worker: &Host| status(&worker.edge)["models"][0]["loaded"].clone();
+        assert_eq!(loaded(worker), true);
+        unplug(&root);
+        let begun = Instant::now();
+        worker.wait_for("on battery 64 %");
+        let noticed = begun.elapsed();
+        // What is computed after that is none of others' work: a second without any is the end of it.
+        let process = lent.child.id();
+        let (mut last, mut since) = (ticks(process), Instant::now());
+        while since.elapsed() < Duration::from_secs(1) {
+            std::thread::park_timeout(Duration::from_millis(10));
+            let now = ticks(process);
+            if now > last + 1 {
+                (last, since) = (now, Instant::now());
+            }
+        }
+        println!("  noticed after {noticed:?}, computed for {:?}", since.duration_since(begun));
+        let now = status(&worker.edge);
+        assert_eq!(
+            (&now["state"], &now["queue"]["running"], &now["queue"]["queued"]),
+            (&"paused".into(), &0.into(), &0.into())
+        );
+        wait_until("the model out of memory", || loaded(worker) == false);
+        ended_as_alone(founder, embed);
+        // It takes part again when it is plugged in.
+        let before = worker.log().matches(DELIVERED).count();
+        plug_in(&root);
+        wait_until("lending", || status(&worker.edge)["state"] == "idle");
+        let again = founder.start(&[EMBED, &["--fresh"]].concat());
+        wait_until("work", || worker.log().matches(DELIVERED).count() > before);
+        let summary = ended_as_alone(founder, again);
+        assert_eq!(shares(&summary).len(), 2, "{summary}");
+        let today = &status(&worker.edge)["today"];
+        assert!(today["jobs"].as_u64() > Some(0) && today["energy_mj"].as_u64() > Some(0), "{today}");
+        assert_eq!(today["energy_source"], "model");
+        lent.signal("TERM");
+        lent.ended_well();
+        // What that took is known after a restart.
+        let lent = lend(worker, &root, "normal");
+        wait_until("lending", || status(&worker.edge)["state"] == "idle");
+        assert_eq!(&status(&worker.edge)["today"]["jobs"], &today["jobs"]);
+        lent.signal("TERM");
+        lent.ended_well();
+    });
+}
+
+#[test]
+fn compute_threads_for_others_give_way_and_the_rest_of_the_node_does_not() {
+    namespace::alone(
+        "lending::compute_threads_for_others_give_way_and_the_rest_of_the_node_does_not",
+        || {
+            let hosts = swarm(2);
+            let (founder, worker) = (&hosts[0], &hosts[1]);
+            write_documents(&founder.edge, 12);
+            let lent = lend(worker, Path::new("/"), "idle");
+            let _embed = founder.start(EMBED);
+            // Where something else keeps all cores busy it gets none: that is what it is for. So only the threads are looked at.
+            let threads = || -> Vec<(String, String, String)> {
+                let tasks = fs::read_dir(format!("/proc/{}/task", lent.child.id())).unwrap();
+                let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+                let of = |stat: String| {
+                    let (head, tail) = stat.rsplit_once(')').unwrap();
+                    let fields: Vec<&str> = tail.split_whitespace().collect();
+                    let name = head.split_once('(').unwrap().1.to_owned();
+                    (name, fields[16].to_owned(), fields[38].to_owned())
+                };
+                stats.map(of).collect()
+            };
+            let is_compute = |thread: &&(String, String, String)| thread.0.starts_with("compute-");
+            wait_until("a compute thread that gives way", || {
+                threads().iter().filter(is_compute).any(|(_, nice, policy)| nice == "19" && policy == "5")
+            });
+            for (name, nice, policy) in threads().iter().filter(|thread| !is_compute(thread)) {
+                assert_eq!((nice.as_str(), policy.as_str()), ("0", "0"), "{name}");
+            }
+        },
+    );
+}
