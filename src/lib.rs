@@ -43,6 +43,12 @@
 //! 3. The aggregator checks what came, writes it with its receipt, and only then answers the worker and tells whoever
 //!    asked. A worker that falls silent loses its leases; what was late but right is taken once.
 //!
+//! # What is lent
+//! `node`'s governor has the sensors of `power` read on a thread of their own and hands each [`proto::budget::Reading`] to the
+//! [`proto::budget::Policy`], which says how many threads may run for what share of the time, and why no more. The worker
+//! follows: a valve before each batch holds all compute threads to it, and where nothing may run they stop between two
+//! operators, their jobs go back, and the model is dropped. What it took is booked by day and swarm.
+//!
 //! # What always holds
 //! - A result is a pure function of its key; who computes it, with what in the same batch, changes vectors by less
 //!   than cosine 0.9999 and nothing else at all.

@@ -117,7 +117,9 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let (id, port) = (context.identity()?.peer_id().short(), node.port());
     let threads = super::human::count(lent as u64, "thread");
     talk::say(&match names.is_empty() {
-        false => format!("node {id} listens on UDP port {port}, lends {threads} to {}", names.join(", ")),
+        false => {
+            format!("node {id} listens on UDP port {port}, lends up to {threads} to {}", names.join(", "))
+        }
         true => format!(
             "node {id} listens on UDP port {port}; it is in no swarm yet and lends to nobody: `edge swarm create NAME` founds one, `edge swarm join TICKET` joins one"
         ),

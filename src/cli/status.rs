@@ -3,6 +3,7 @@
 mod machine;
 
 use std::{
+    fmt::Write as _,
     io::{IsTerminal, Write, stdout},
     thread,
     time::{Duration, Instant},
@@ -47,7 +48,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
         Seat::Running(client) => client,
         Seat::Alone(alone) => {
             let status = at_rest(&alone.store, context)?;
-            print(&status, None, context)?;
+            print(&status, None, false, context)?;
+            talk::say("no node runs here; `edge run` starts one");
             return Ok(Exit::NotRunning);
         }
     };
@@ -60,16 +62,16 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
             }
             other => other?,
         };
-        if arguments.watch && !context.json && stdout().is_terminal() {
-            // From the top left, over what stood there.
-            write!(stdout(), "\x1b[H\x1b[2J")?;
+        let is_screen = arguments.watch && stdout().is_terminal();
+        if is_screen && before.is_none() && !context.json {
+            write!(stdout(), "\x1b[2J")?;
         }
         let now = Instant::now();
         let used = before.as_ref().map(|(then, old)| {
             let seconds = now.duration_since(*then).as_secs_f64();
             (status.load.cpu_seconds - old.load.cpu_seconds) / seconds.max(1e-3)
         });
-        print(&status, used, context)?;
+        print(&status, used, is_screen, context)?;
         if !arguments.watch {
             return Ok(Exit::Done);
         }
@@ -118,21 +120,34 @@ fn at_rest(store: &Store, context: &Context) -> anyhow::Result<Status> {
     Ok(status)
 }
 
+/// In one write; on a screen over what stood there, so that nothing flickers.
+fn print(status: &Status, used: Option<f64>, is_screen: bool, context: &Context) -> anyhow::Result<()> {
+    let text = match context.json {
+        true => format!("{}\n", serde_json::to_string(status)?),
+        false => picture(status, used)?,
+    };
+    let text = match is_screen && !context.json {
+        true => format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")),
+        false => text,
+    };
+    Ok(stdout().write_all(text.as_bytes())?)
+}
+
 /// `used`: CPUs in use since the picture before.
-fn print(status: &Status, used: Option<f64>, context: &Context) -> anyhow::Result<()> {
-    let mut out = stdout();
-    if context.json {
-        writeln!(out, "{}", serde_json::to_string(status)?)?;
-        return Ok(());
-    }
+fn picture(status: &Status, used: Option<f64>) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
     let number = |n: usize| human::number(n as u64);
     let mut line = |name: &str, what: String| writeln!(out, "{name:<11} {what}");
     let uptime = human::duration(Duration::from_secs(status.uptime_s));
     let since = if status.uptime_s > 0 { format!(", up {uptime}") } else { String::new() };
     let id = if status.peer_id.is_empty() { "no identity yet" } else { swarm::short(&status.peer_id) };
     line("node", format!("{id}, edge {}{since}", status.version))?;
-    let why = status.paused_because.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let mut reasons = status.budget.reasons.iter().map(|reason| reason.text.as_str());
+    let why = reasons.next().map(|why| format!(": {why}")).unwrap_or_default();
     line("state", format!("{}{why}", status.state))?;
+    for why in reasons {
+        line("", format!("and {why}"))?;
+    }
     if status.process > 0 {
         for (name, text) in machine::lines(status) {
             line(name, text)?;
@@ -172,10 +187,7 @@ fn print(status: &Status, used: Option<f64>, context: &Context) -> anyhow::Resul
     if !status.peers.is_empty() {
         write!(out, "\n{}", table(&status.peers))?;
     }
-    if status.process == 0 {
-        talk::say("no node runs here; `edge run` starts one");
-    }
-    Ok(())
+    Ok(out)
 }
 
 /// Runs `edge peers`.

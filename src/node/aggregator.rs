@@ -35,7 +35,7 @@ use crate::{
     proto::{Attempt, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker},
     wire::{
         ContentKey, Deliver, Delivered, Granted, HOLDING_MAX, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease,
-        ModelHash, PULL_WAIT_MS_MAX, PowerSource, Pull, SwarmId, Withdrawn,
+        ModelHash, PULL_WAIT_MS_MAX, Pull, SwarmId, Withdrawn,
     },
 };
 
@@ -271,7 +271,8 @@ impl Aggregator {
         let heartbeat = (!self.windows.is_empty()).then(|| self.beaten + HEARTBEAT);
         // Some of what may be leased becomes so by time alone: a straggler's job, one left to a worker that is gone.
         let look = (!self.jobs.is_empty()).then(|| self.looked + LOOK);
-        ledger.into_iter().chain(parked).chain(heartbeat).chain(look).min()
+        let unused = self.compute.let_go_at();
+        ledger.into_iter().chain(parked).chain(heartbeat).chain(look).chain(unused).min()
     }
 
     fn take_in(&mut self, message: Message) {
@@ -341,7 +342,7 @@ impl Aggregator {
         let mut waiting = Vec::new();
         let mut parked = std::mem::take(&mut self.parked);
         // Who has the choice has it computed where power is plenty.
-        parked.sort_by_key(|parked| dearness(parked.pull.budget.power));
+        parked.sort_by_key(|parked| demand::dearness(parked.pull.budget.power));
         for parked in parked {
             if parked.answer.is_closed() {
                 continue;
@@ -473,16 +474,6 @@ impl Aggregator {
             self.detach(client);
         }
         Ok(())
-    }
-}
-
-/// How dear the power is that a worker says it has.
-fn dearness(power: PowerSource) -> u8 {
-    match power {
-        PowerSource::Green => 0,
-        PowerSource::Mains => 1,
-        PowerSource::Unknown => 2,
-        PowerSource::Battery => 3,
     }
 }
 

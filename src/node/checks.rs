@@ -1,6 +1,12 @@
 //! What `edge doctor` asks of the machine: sensors, network, and how far threads can give way.
 
-use std::{error::Error, thread};
+use std::{
+    error::Error,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use super::{Lending, governor::moment, priority};
 use crate::{
@@ -8,6 +14,9 @@ use crate::{
     node::free_port,
     power::{Described, Sensors},
 };
+
+/// Between two looks at the CPU counters.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 
 /// How a part of the machine does.
 #[derive(Clone, Debug)]
@@ -25,12 +34,41 @@ pub struct Checked {
 /// What every sensor says of itself. Blocks.
 pub fn describe_sensors(lending: &Lending) -> Vec<Described> {
     let zone = std::env::var_os("TZ");
-    Sensors::new(&lending.root, lending.green.clone(), zone, &moment()).describe(&moment())
+    let mut sensors = Sensors::new(&lending.root, lending.green.clone(), zone, &moment());
+    // CPU shares are differences between two looks.
+    let until = Instant::now() + BETWEEN_LOOKS;
+    if let Some(fetch) = sensors.green_fetch()
+        && let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build()
+    {
+        // The sensor says on its own what came of it.
+        let _ = runtime.block_on(fetch.fetch(|| moment().monotonic));
+    }
+    while Instant::now() < until {
+        thread::park_timeout(BETWEEN_LOOKS);
+    }
+    sensors.describe(&moment())
 }
 
 /// Tries the network and the scheduler. `port` is UDP, 0 for any.
 pub fn check_machine(port: u16, mdns: bool) -> Vec<Checked> {
-    vec![network(port), multicast(mdns), scheduling()]
+    vec![machine(), network(port), multicast(mdns), scheduling()]
+}
+
+/// What it is, for whoever is asked for help.
+fn machine() -> Checked {
+    let kinds = RefreshKind::nothing()
+        .with_cpu(CpuRefreshKind::nothing())
+        .with_memory(MemoryRefreshKind::nothing().with_ram());
+    let system = System::new_with_specifics(kinds).ok();
+    let cpus = system.as_ref().map_or(&[][..], System::cpus);
+    let cores = cpus.len();
+    let processor = cpus.first().map(|cpu| cpu.brand().trim().to_owned());
+    let processor = processor.filter(|brand| !brand.is_empty()).unwrap_or_else(|| "processor".to_owned());
+    let known = |what: Option<String>| what.unwrap_or_else(|| "unknown".to_owned());
+    let (os, kernel) = (known(System::long_os_version().ok()), known(System::kernel_version().ok()));
+    let mib = system.as_ref().map_or(0, System::total_memory) >> 20;
+    let what = format!("{processor} x {cores}, {mib} MiB, {os}, kernel {kernel}");
+    Checked { name: "machine", is_well: true, what, mend: None }
 }
 
 fn network(port: u16) -> Checked {

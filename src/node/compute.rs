@@ -106,6 +106,8 @@ pub enum ComputeError {
 pub(super) struct Compute {
     engine: SharedEngine,
     threads: usize,
+    /// Threads there were before the model did not load.
+    threads_max: usize,
     pace: Arc<MakePace>,
     stop: Stop,
     events: mpsc::Sender<ComputeEvent>,
@@ -153,7 +155,7 @@ impl Compute {
     ) -> Self {
         let (stop, waiting, handed) = (Stop::default(), VecDeque::new(), BTreeSet::new());
         let (state, idle_since) = (State::Idle, Instant::now());
-        Self { engine, threads, pace, stop, events, state, waiting, handed, idle_since }
+        Self { engine, threads, threads_max: threads, pace, stop, events, state, waiting, handed, idle_since }
     }
 
     pub(super) fn threads(&self) -> usize {
@@ -187,10 +189,21 @@ impl Compute {
             }
             Err(error) => {
                 self.state = State::Failed;
-                self.threads = 0;
                 self.waiting.clear();
                 Err(error)
             }
+        }
+    }
+
+    /// Nothing will ever run here.
+    pub(super) fn give_up(&mut self) {
+        self.threads = 0;
+    }
+
+    /// The model may load by now.
+    pub(super) fn retry(&mut self) {
+        if matches!(self.state, State::Failed) {
+            (self.state, self.threads) = (State::Idle, self.threads_max);
         }
     }
 

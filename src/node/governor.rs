@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{NodeError, aggregator::wait_until, disk::Disk, wall_clock_ms};
+use super::{NodeError, aggregator::wait_until, disk::Disk, valve::Valve, wall_clock_ms};
 use crate::{
     power::GreenSource,
     proto::{
@@ -37,14 +37,16 @@ use crate::{
 const MESSAGES_MAX: usize = 256;
 /// Between two readings while work runs: what changes is seen within it, and has its effect within a second.
 const EVERY_WORKING: Duration = Duration::from_millis(500);
-/// While work may not run, and somebody waits for that to end.
-const EVERY_CLOSED: Duration = Duration::from_secs(5);
+/// While nothing may be lent: it begins again that much later.
+const EVERY_CLOSED: Duration = Duration::from_secs(10);
 /// While there is none.
 const EVERY_IDLE: Duration = Duration::from_secs(30);
 /// Between a reading and the next, however often something is heard.
 const LOOKS_APART: Duration = Duration::from_millis(100);
 /// Between the first two readings, from which on the CPU that others use is known.
 const EVERY_FIRST: Duration = Duration::from_millis(250);
+/// Memory that a model takes with one thread; where there is less it is not loaded.
+pub(super) const MODEL_BYTES: u64 = 128 << 20;
 /// A sensor that takes longer is not asked again meanwhile.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -78,10 +80,12 @@ pub(super) enum Message {
     Drain(oneshot::Sender<()>),
 }
 
-/// What a job of others took.
+/// What a job of others took, however it ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Took {
     pub(super) swarm: SwarmId,
+    /// Whether it has a result.
+    pub(super) is_right: bool,
     pub(super) chunks: u64,
     pub(super) tokens: u64,
     pub(super) cpu_ms: u64,
@@ -96,18 +100,17 @@ pub(super) struct Lent {
     pub(super) duty_permille: u16,
     pub(super) admission: Admission,
     pub(super) power: PowerSource,
+    /// What may be taken of the memory, where that is less than a model takes.
+    pub(super) memory_bytes: Option<u64>,
     /// When it ends, where that is known.
     pub(super) until: Option<Instant>,
 }
 
 impl Lent {
-    const NOTHING: Self = Self {
-        threads: 0,
-        duty_permille: 1,
-        admission: Admission::Nothing,
-        power: PowerSource::Unknown,
-        until: None,
-    };
+    /// Whether more may be taken.
+    pub(super) fn is_open(self) -> bool {
+        self.admission == Admission::All
+    }
 }
 
 /// Everything about lending, for people.
@@ -137,7 +140,7 @@ pub(super) struct Signals {
     /// Whether work for others runs, or waits to.
     pub(super) works: watch::Receiver<bool>,
     /// Where it says what may be taken …
-    pub(super) lent: watch::Sender<Lent>,
+    pub(super) lent: watch::Sender<Option<Lent>>,
     /// … and what that takes in energy.
     pub(super) draw: watch::Sender<Option<Draw>>,
 }
@@ -146,7 +149,7 @@ pub(super) struct Signals {
 #[derive(Debug)]
 pub(super) struct Ends {
     pub(super) works: watch::Sender<bool>,
-    pub(super) lent: watch::Receiver<Lent>,
+    pub(super) lent: watch::Receiver<Option<Lent>>,
     pub(super) draw: watch::Receiver<Option<Draw>>,
 }
 
@@ -154,7 +157,7 @@ impl Signals {
     /// With the ends of the worker.
     pub(super) fn new() -> (Self, Ends) {
         let (working, works) = watch::channel(false);
-        let (lent, lending) = watch::channel(Lent::NOTHING);
+        let (lent, lending) = watch::channel(None);
         let (draw, drawn) = watch::channel(None);
         (Self { works, lent, draw }, Ends { works: working, lent: lending, draw: drawn })
     }
@@ -173,6 +176,10 @@ pub(super) struct Governor {
     asked: Option<Instant>,
     look_at: Instant,
     works: bool,
+    /// What the owner ordered, as the disk has it.
+    kept: Standing,
+    /// Closed here, so that no thread waits for whatever the worker is busy with.
+    valve: Valve,
     signals: Signals,
     begun: Instant,
 }
@@ -183,8 +190,7 @@ impl Governor {
     /// # Errors
     /// [`NodeError`].
     pub(super) async fn start(
-        lending: Lending,
-        disk: Disk,
+        (lending, disk, valve): (Lending, Disk, Valve),
         signals: Signals,
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
@@ -202,7 +208,10 @@ impl Governor {
             reading: None,
             readings: 0,
             asked: None,
-            look_at: begun,
+            // CPU shares are differences, and not known sooner.
+            look_at: begun + EVERY_FIRST,
+            kept: standing,
+            valve,
             works: false,
             signals,
             begun,
@@ -221,7 +230,7 @@ impl Governor {
         loop {
             self.ask();
             self.say();
-            self.keep_account().await?;
+            self.keep().await?;
             let deadline = self.deadline();
             tokio::select! {
                 () = cancelled.cancelled() => return Ok(()),
@@ -233,7 +242,8 @@ impl Governor {
                 Ok(()) = self.signals.works.changed() => {
                     self.works = *self.signals.works.borrow_and_update();
                     self.tell(Event::Works(self.works));
-                    self.look_at = Instant::now();
+                    self.book.works(self.works);
+                    self.look_soon();
                 }
                 () = wait_until(deadline) => self.tell(Event::Tick),
             }
@@ -352,9 +362,8 @@ impl Governor {
     async fn order(&mut self, event: Event, answer: oneshot::Sender<()>) -> Result<(), NodeError> {
         self.tell(event);
         self.say();
-        let standing = self.policy.standing();
-        self.disk.call(move |store| store.put_standing(standing)).await?;
-        self.look_at = Instant::now();
+        self.keep().await?;
+        self.look_soon();
         let _ = answer.send(());
         Ok(())
     }
@@ -370,10 +379,17 @@ impl Governor {
         }
     }
 
-    /// Tells the worker, where that has changed.
+    /// Tells the worker, where that has changed; not before anything is known, or what it kept over a restart would go back.
     fn say(&self) {
+        if self.readings < 2 && self.policy.standing() == Standing::Lending {
+            return;
+        }
         let budget = self.policy.budget();
+        if budget.admission == Admission::Nothing {
+            self.valve.set(0, 1);
+        }
         let lent = Lent {
+            memory_bytes: budget.memory_bytes.filter(|bytes| *bytes < MODEL_BYTES),
             threads: usize::from(budget.threads),
             duty_permille: budget.duty_permille.max(1),
             admission: budget.admission,
@@ -381,8 +397,8 @@ impl Governor {
             until: budget.until.map(|at| self.begun + Duration::from_millis(at.as_ms())),
         };
         self.signals.lent.send_if_modified(|before| {
-            let is_new = *before != lent;
-            *before = lent;
+            let is_new = *before != Some(lent);
+            *before = Some(lent);
             is_new
         });
     }
@@ -398,7 +414,14 @@ impl Governor {
         }
     }
 
-    async fn keep_account(&mut self) -> Result<(), NodeError> {
+    /// What has changed, and is to outlive this process.
+    async fn keep(&mut self) -> Result<(), NodeError> {
+        let standing = self.policy.standing();
+        // A pause that is over is none after a restart either.
+        if standing != self.kept {
+            self.disk.call(move |store| store.put_standing(standing)).await?;
+            self.kept = standing;
+        }
         if self.book.due().is_some_and(|at| at <= Instant::now()) {
             self.book.write(&self.disk).await?;
         }

@@ -43,6 +43,7 @@ use super::{
     ask::AskError,
     caught::caught,
     disk::Disk,
+    governor::Lent,
     swarms::{SwarmAnswer, SwarmCommand, SwarmsError},
     worker::{Message as ToWorker, WorkerHandle},
 };
@@ -50,7 +51,6 @@ use crate::{
     discovery::{BootstrapAddress, Sighting},
     proto::{
         Dialer, Dialled, LINKS_MAX, Neighbours, Origin, Part, Timestamp,
-        budget::Admission,
         membership::{SwarmRecord, Swarms},
     },
     transport::{CloseCode, Closed, Connection, Endpoint, TransportError},
@@ -215,6 +215,8 @@ impl Mesh {
                 actor.dialer.learn(actor.now(), address, Some(peer), Origin::Remembered);
             }
         }
+        // The governor has not decided yet.
+        actor.around.machine.lends(false);
         actor.learn_tickets();
         actor.find(public.unwrap_or_default());
         tasks.spawn_local(actor.run(messages, signals, cancelled));
@@ -275,7 +277,7 @@ impl Mesh {
                     self.around.demands(self.now(), demand);
                 }
                 Ok(()) = signals.lent.changed() => {
-                    let is_open = signals.lent.borrow_and_update().admission == Admission::All;
+                    let is_open = signals.lent.borrow_and_update().is_some_and(Lent::is_open);
                     self.around.machine.lends(is_open);
                 }
                 Ok(()) = signals.busy.changed() => {

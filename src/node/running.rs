@@ -24,6 +24,7 @@ use super::{
     disk::Disk,
     governor::{Governor, GovernorHandle, Lending, Message as ToGovernor, Signals as GovernorSignals},
     mesh::{Mesh, MeshHandle, Message as ToMesh, Signals, Start as MeshStart},
+    valve::Valve,
     worker::{Message as ToWorker, Start as WorkerStart, Worker, WorkerHandle},
 };
 use crate::{
@@ -168,8 +169,7 @@ async fn run(
     let boot: [u8; 16] = entropy()?;
     let (governor_signals, ends) = GovernorSignals::new();
     let (signals, demand, busy) = Signals::new(ends.lent.clone());
-    let cancelled = CancellationToken::new();
-    let mut actors = JoinSet::new();
+    let (cancelled, mut actors) = (CancellationToken::new(), JoinSet::new());
     let aggregator = Aggregator::start(
         AggregatorStart {
             own: WorkerId { peer, boot },
@@ -184,17 +184,18 @@ async fn run(
         &mut actors,
         cancelled.clone(),
     );
+    let valve = Valve::new(options.lent_threads, options.gives_way);
     let mut governor = None;
     if let Some(lending) = options.lending.filter(|_| options.lent_threads > 0) {
-        let (disk, cancelled) = (disk.clone(), cancelled.clone());
-        governor = Some(Governor::start(lending, disk, governor_signals, &mut actors, cancelled).await?);
+        let start = (lending, disk.clone(), valve.clone());
+        governor = Some(Governor::start(start, governor_signals, &mut actors, cancelled.clone()).await?);
     }
     let worker = WorkerStart {
         key: key.clone(),
         disk: disk.clone(),
         engine: engine.clone(),
         threads: options.lent_threads,
-        gives_way: options.gives_way,
+        valve,
         ends,
         governor: governor.clone(),
         busy,

@@ -4,7 +4,10 @@
 //! no lock that anybody else needs, and wakes for nothing but a change or the end of its rest.
 
 use std::{
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,52 +20,64 @@ use crate::{
 /// A thread that waits looks this often whether it is to stop, should nobody have woken it.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Shared by all threads of one pool, and by whoever sets it.
+/// Shared by all threads that compute for others, whatever pool they are of, and by whoever sets it.
 #[derive(Clone, Debug)]
 pub(super) struct Valve(Arc<Shared>);
 
+/// What is set is read without the lock: a thread that gives way may be made to wait while it holds it, and the network's
+/// must not wait with it.
 #[derive(Debug)]
 struct Shared {
     /// Whether its threads give way to everything else on this machine.
     gives_way: bool,
-    state: Mutex<State>,
+    threads: AtomicUsize,
+    duty_permille: AtomicU16,
+    /// CPU time of all threads so far, in microseconds.
+    cpu_us: AtomicU64,
+    /// Who computes has one of them; the first ones are given out while fewer threads are allowed. Each pays for itself, so
+    /// that threads which take turns have no more of the time than one that does not.
+    slots: Mutex<Vec<Slot>>,
     changed: Condvar,
+    begun: Instant,
 }
 
 #[derive(Debug)]
-struct State {
-    threads: usize,
-    duty_permille: u16,
-    active: usize,
-    /// CPU time of all threads so far.
-    cpu: Duration,
+struct Slot {
+    pacer: Pacer,
+    is_taken: bool,
 }
 
 impl Valve {
-    /// So many threads may run at a time, each for so many thousandths of it.
-    pub(super) fn new(threads: usize, duty_permille: u16, gives_way: bool) -> Self {
-        let state = State { threads, duty_permille, active: 0, cpu: Duration::ZERO };
-        Self(Arc::new(Shared { gives_way, state: Mutex::new(state), changed: Condvar::new() }))
+    /// For so many threads at most, none of which may run before [`Valve::set`].
+    pub(super) fn new(threads_max: usize, gives_way: bool) -> Self {
+        let slot = |_| Slot { pacer: Pacer::new(Timestamp::default(), 1000), is_taken: false };
+        Self(Arc::new(Shared {
+            gives_way,
+            threads: AtomicUsize::new(0),
+            duty_permille: AtomicU16::new(1000),
+            cpu_us: AtomicU64::new(0),
+            slots: Mutex::new((0..threads_max).map(slot).collect()),
+            changed: Condvar::new(),
+            begun: Instant::now(),
+        }))
     }
 
-    /// Holds from the next batch on; none is longer than half a second.
+    /// So many threads may run at a time, each for so many thousandths of it. Holds from the next batch on; none is meant to
+    /// be longer than half a second.
     pub(super) fn set(&self, threads: usize, duty_permille: u16) {
-        let mut state = self.lock();
-        if (state.threads, state.duty_permille) != (threads, duty_permille) {
-            (state.threads, state.duty_permille) = (threads, duty_permille);
-            self.0.changed.notify_all();
-        }
+        self.0.threads.store(threads, Ordering::Relaxed);
+        self.0.duty_permille.store(duty_permille, Ordering::Relaxed);
+        self.wake();
     }
 
-    /// Whoever waits looks whether it is to stop.
+    /// Whoever waits looks whether anything has changed, and whether it is to stop.
     pub(super) fn wake(&self) {
-        let _state = self.lock();
         self.0.changed.notify_all();
     }
 
     /// CPU time that all threads have had so far.
     pub(super) fn cpu(&self) -> Duration {
-        self.lock().cpu
+        Duration::from_micros(self.0.cpu_us.load(Ordering::Relaxed))
     }
 
     /// For the calling thread.
@@ -70,48 +85,51 @@ impl Valve {
         if self.0.gives_way {
             priority::give_way();
         }
-        let duty_permille = self.lock().duty_permille;
-        let pacer = Pacer::new(Timestamp::default(), duty_permille);
-        Box::new(Paced { valve: self.clone(), pacer, begun: Instant::now(), is_in: false, speed: 0.0 })
+        Box::new(Paced { valve: self.clone(), slot: None, speed: 0.0 })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
         // Nothing under this lock panics half way.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.0.begun.elapsed().as_millis() as u64)
+    }
+
+    fn duty_permille(&self) -> u16 {
+        self.0.duty_permille.load(Ordering::Relaxed).max(1)
     }
 }
 
 struct Paced {
     valve: Valve,
-    pacer: Pacer,
-    begun: Instant,
-    is_in: bool,
+    slot: Option<usize>,
     /// Tokens per second of CPU time, as a moving mean; 0 where that is not known.
     speed: f64,
-}
-
-impl Paced {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_ms(self.begun.elapsed().as_millis() as u64)
-    }
 }
 
 impl Pace for Paced {
     fn enter(&mut self, stop: &Stop) -> usize {
         let valve = self.valve.clone();
-        let mut state = valve.lock();
+        let mut slots = valve.slots();
         while !stop.is_asked() {
-            let rest = self.pacer.rest(self.now(), state.duty_permille);
-            if rest.is_zero() && state.active < state.threads {
-                state.active += 1;
-                self.is_in = true;
-                break;
+            let (now, duty) = (valve.now(), valve.duty_permille());
+            let allowed = valve.0.threads.load(Ordering::Relaxed).min(slots.len());
+            let mut wait = LOOK;
+            for (at, slot) in slots[..allowed].iter_mut().enumerate().filter(|(_, slot)| !slot.is_taken) {
+                let rest = slot.pacer.rest(now, duty);
+                if rest.is_zero() {
+                    slot.is_taken = true;
+                    self.slot = Some(at);
+                    return slot.pacer.slice_tokens(self.speed as u32) as usize;
+                }
+                wait = wait.min(rest);
             }
-            let wait = if rest.is_zero() { LOOK } else { rest.min(LOOK) };
-            let waited = valve.0.changed.wait_timeout(state, wait);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = valve.0.changed.wait_timeout(slots, wait);
+            slots = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        self.pacer.slice_tokens(self.speed as u32) as usize
+        0
     }
 
     fn leave(&mut self, tokens: usize, cpu: Duration) {
@@ -119,37 +137,30 @@ impl Pace for Paced {
             let now = tokens as f64 / cpu.as_secs_f64();
             self.speed = if self.speed == 0.0 { now } else { self.speed.mul_add(0.8, now * 0.2) };
         }
-        let valve = self.valve.clone();
-        let mut state = valve.lock();
-        self.pacer.ran(self.now(), state.duty_permille, cpu);
-        if std::mem::take(&mut self.is_in) {
-            state.active -= 1;
-            state.cpu += cpu;
-            let is_waited_for = state.active + 1 >= state.threads;
-            drop(state);
-            if is_waited_for {
-                // All of them, for one that rests would not pass it on.
-                valve.0.changed.notify_all();
-            }
+        let Some(at) = self.slot.take() else { return };
+        let micros = u64::try_from(cpu.as_micros()).unwrap_or(u64::MAX);
+        self.valve.0.cpu_us.fetch_add(micros, Ordering::Relaxed);
+        let (now, duty) = (self.valve.now(), self.valve.duty_permille());
+        let mut slots = self.valve.slots();
+        if let Some(slot) = slots.get_mut(at) {
+            slot.pacer.ran(now, duty, cpu);
+            slot.is_taken = false;
         }
+        drop(slots);
+        // All of them, for one that rests would not pass it on.
+        self.valve.wake();
     }
 }
 
 impl Drop for Paced {
     fn drop(&mut self) {
-        if self.is_in {
-            self.valve.lock().active -= 1;
-            self.valve.0.changed.notify_all();
-        }
+        self.leave(0, Duration::ZERO);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::atomic::{AtomicUsize, Ordering},
-        thread,
-    };
+    use std::thread;
 
     use super::*;
 
@@ -176,12 +187,13 @@ mod tests {
             stop.ask();
             valve.wake();
         });
-        assert_eq!(valve.lock().active, 0);
+        assert!(valve.slots().iter().all(|slot| !slot.is_taken));
     }
 
     #[test]
     fn so_many_run_at_a_time_and_a_change_holds_at_once() {
-        let valve = Valve::new(2, 1000, true);
+        let valve = Valve::new(4, true);
+        valve.set(2, 1000);
         with_threads(&valve, Duration::from_millis(5), |active, most| {
             while valve.cpu() < Duration::from_millis(100) {
                 thread::yield_now();
@@ -202,7 +214,7 @@ mod tests {
 
     #[test]
     fn who_is_to_stop_stops_though_it_may_not_run() {
-        let valve = Valve::new(0, 1000, true);
+        let valve = Valve::new(4, true);
         let begun = Instant::now();
         with_threads(&valve, Duration::from_millis(1), |_, _| {});
         assert!(begun.elapsed() < Duration::from_secs(5));
@@ -212,7 +224,8 @@ mod tests {
     /// The pacer's own tests hold it to its duty; this holds the waiting to the pacer.
     #[test]
     fn a_thread_rests_for_as_long_as_it_is_told() {
-        let valve = Valve::new(1, 100, true);
+        let valve = Valve::new(1, true);
+        valve.set(1, 100);
         let mut pace = valve.pace();
         let stop = Stop::default();
         pace.enter(&stop);
@@ -222,5 +235,23 @@ mod tests {
         // At a tenth of the time, 50 ms are paid for with 450 or more.
         let rested = begun.elapsed();
         assert!(rested >= Duration::from_millis(350), "{rested:?}");
+    }
+
+    /// Many threads that take turns have what one has: nobody's rest is forgiven.
+    #[test]
+    fn turns_do_not_add_up() {
+        let valve = Valve::new(4, false);
+        valve.set(1, 100);
+        let begun = Instant::now();
+        with_threads(&valve, Duration::from_millis(5), |_, most| {
+            while begun.elapsed() < Duration::from_secs(2) {
+                thread::park_timeout(Duration::from_millis(20));
+            }
+            assert_eq!(most.load(Ordering::SeqCst), 1);
+        });
+        // A tenth of the time, and what a pacer may have saved.
+        let (had, time) = (valve.cpu(), begun.elapsed());
+        assert!(had <= time / 7, "{had:?} in {time:?}");
+        assert!(had >= Duration::from_millis(20), "{had:?} in {time:?}");
     }
 }

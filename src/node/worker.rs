@@ -3,10 +3,13 @@
 //! Deliberately absent: decisions, which are the [`Queue`]'s, and connections, which are the mesh's. What the queue wants
 //! kept is on the disk before anything that relies on it leaves this actor.
 
+mod counts;
 mod heartbeat;
 mod lent;
 mod pull;
 mod windows;
+
+pub use counts::WorkerCounts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,9 +34,7 @@ use super::{
     valve::Valve,
 };
 use crate::{
-    proto::{
-        Backoff, Delivery, Grant, Item, ItemId, Queue, QueueCounts, QueueEffect, QueueEvent, Ran, Timestamp,
-    },
+    proto::{Backoff, Delivery, Grant, Item, ItemId, Queue, QueueEffect, QueueEvent, Ran, Timestamp},
     store::{LeasedJob, QueueWrite},
     transport::Connection,
     wire::{Done, Granted, LEASES_PER_PULL_MAX, Outcome, PeerId, Release, SwarmId, Withdrawn},
@@ -67,25 +68,6 @@ pub(super) enum Message {
     GiveBack(oneshot::Sender<usize>),
     /// The node ends; answered when everything is given back or delivered, or time is over.
     Drain(oneshot::Sender<()>),
-}
-
-/// Numbers for people.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WorkerCounts {
-    /// The queue.
-    pub queue: QueueCounts,
-    /// Threads that compute for others.
-    pub threads: usize,
-    /// Their speed together; 0 where it is not known.
-    pub tokens_per_s: u32,
-    /// Jobs computed for others since the start.
-    pub jobs_done: u64,
-    /// Jobs of others that failed here since the start.
-    pub jobs_failed: u64,
-    /// Tokens computed for others since the start.
-    pub tokens_done: u64,
-    /// CPU time of the compute threads for others since the start.
-    pub cpu: Duration,
 }
 
 /// What a task of the actor came back with.
@@ -134,6 +116,9 @@ pub(super) struct Worker {
     valve: Valve,
     /// What may be taken, as the governor says; what is taken, as this says.
     ends: GovernorEnds,
+    /// Until when no model is loaded, because it did not load.
+    broken: Option<Instant>,
+    breakdowns: u32,
     /// None where nothing is lent in any case.
     governor: Option<GovernorHandle>,
     begun: Instant,
@@ -161,8 +146,8 @@ pub(super) struct Start {
     pub(super) engine: SharedEngine,
     /// Threads that compute for others; may be none.
     pub(super) threads: usize,
-    /// Whether they give way to everything else on this machine.
-    pub(super) gives_way: bool,
+    /// Holds them to what is lent.
+    pub(super) valve: Valve,
     /// What may be taken, whether that is done, and who decides; nobody where there are no threads.
     pub(super) ends: GovernorEnds,
     pub(super) governor: Option<GovernorHandle>,
@@ -181,7 +166,7 @@ impl Worker {
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
     ) -> Result<WorkerHandle, NodeError> {
-        let Start { key, disk, engine, threads, gives_way, ends, governor, busy, seed } = start;
+        let Start { key, disk, engine, threads, valve, ends, governor, busy, seed } = start;
         let items = disk
             .call(|store| {
                 store.tidy_queue()?;
@@ -192,7 +177,6 @@ impl Worker {
         let queue = Queue::restore(items, Timestamp::default(), seed, &mut effects);
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         let (computed, events) = mpsc::channel(4 * threads.max(1) + 1);
-        let valve = Valve::new(0, 1000, gives_way);
         let pace = {
             let valve = valve.clone();
             Arc::new(move || valve.pace())
@@ -206,6 +190,8 @@ impl Worker {
             speed: Speed::default(),
             threads: 0,
             valve,
+            broken: None,
+            breakdowns: 0,
             ends,
             governor,
             begun: Instant::now(),
@@ -257,6 +243,7 @@ impl Worker {
                 }
                 () = wait_until(deadline) => self.tell(QueueEvent::Tick).await?,
             }
+            self.recover().await?;
             if self.compute.let_go_at().is_some_and(|at| at <= Instant::now()) {
                 self.compute.let_go();
             }
@@ -290,7 +277,14 @@ impl Worker {
         });
         let drained = self.draining.as_ref().map(|(until, _)| *until);
         let unused = self.compute.let_go_at();
-        queue.into_iter().chain(heartbeat).chain(pulls.flatten()).chain(drained).chain(unused).min()
+        queue
+            .into_iter()
+            .chain(heartbeat)
+            .chain(pulls.flatten())
+            .chain(drained)
+            .chain(unused)
+            .chain(self.broken)
+            .min()
     }
 
     fn holds_any(&self) -> bool {
@@ -322,13 +316,7 @@ impl Worker {
                 Ok(())
             }
             Message::Counts(answer) => {
-                let _ = answer.send(WorkerCounts {
-                    queue: self.queue.counts(),
-                    threads: self.threads,
-                    tokens_per_s: self.tokens_per_s(),
-                    cpu: self.valve.cpu(),
-                    ..self.counts
-                });
+                let _ = answer.send(self.numbers());
                 Ok(())
             }
             Message::Items(answer) => {

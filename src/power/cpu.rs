@@ -74,7 +74,7 @@ impl Cpu {
     /// Takes the counters from which the first reading will differ.
     pub(super) fn new(root: &Root, now: &Moment) -> Self {
         let mut threads = BTreeMap::new();
-        own_user(root, &mut threads);
+        nice_user(root, &mut threads);
         let before = counters(root, now.monotonic).ok();
         // A share needs two looks: until the second one there is a sensor and no answer.
         let none = if before.is_some() { Sensed::Broken(Fault::Stale) } else { Sensed::Absent };
@@ -116,7 +116,7 @@ impl Cpu {
             return Err(NONSENSE);
         }
         // Which thread it was is asked only where there is something to ask for: an idle node opens no file a thread.
-        let own_user = if user == 0 { 0 } else { own_user(root, &mut self.threads).min(user) };
+        let own_user = if user == 0 { 0 } else { user.saturating_sub(nice_user(root, &mut self.threads)) };
         let others = machine.saturating_sub(system).saturating_sub(own_user);
         let permille = |ticks: u64| {
             let share = ticks.saturating_mul(TICK_MS * 1000) / elapsed_ms.max(1);
@@ -138,9 +138,10 @@ fn counters(root: &Root, at: Duration) -> Found<Counters> {
     Ok(Counters { at, machine, user: own.user, system: own.system })
 }
 
-/// User ticks since the last call of those of our threads that are not nice. What a thread did before it ended, and
-/// was not seen, is missing: it counts to others, a tick or two.
-fn own_user(root: &Root, threads: &mut BTreeMap<u32, u64>) -> u64 {
+/// User ticks since the last call of those of our threads that are nice. A thread that has ended, and was nice, is not
+/// seen any more: what it did since counts as if it had not been, and others seem to have had less. A thread that loads
+/// a model and ends must not be taken for somebody else.
+fn nice_user(root: &Root, threads: &mut BTreeMap<u32, u64>) -> u64 {
     let names = root.names("/proc/self/task").unwrap_or_default();
     let mut now = BTreeMap::new();
     let mut ticks: u64 = 0;
@@ -150,7 +151,7 @@ fn own_user(root: &Root, threads: &mut BTreeMap<u32, u64>) -> u64 {
         let Ok(task) = root.beginning(path, TASK_BYTES_MAX).and_then(|text| parse_task(&text)) else {
             continue;
         };
-        if task.nice <= 0 {
+        if task.nice > 0 {
             ticks = ticks.saturating_add(task.user.saturating_sub(threads.get(&id).copied().unwrap_or(0)));
             now.insert(id, task.user);
         }

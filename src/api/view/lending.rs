@@ -114,6 +114,17 @@ impl BudgetView {
             text: reason.to_string(),
             settles_in_s: reason.settles_in_s,
         });
+        let own = |code: &str, text: &str| ReasonView {
+            code: code.to_owned(),
+            text: text.to_owned(),
+            settles_in_s: None,
+        };
+        let broken = worker
+            .is_broken
+            .then(|| own("model_broken", "the model does not load; it is tried again (the log says why)"));
+        let short =
+            worker.is_short_of_memory.then(|| own("low_memory", "there is no room in memory for the model"));
+        let reasons = reasons.chain(broken).chain(short);
         Self {
             threads: worker.threads,
             duty_permille: budget.duty_permille,

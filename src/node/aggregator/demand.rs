@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Aggregator, estimated_tokens};
-use crate::wire::{Demand, SwarmId};
+use crate::wire::{Demand, PowerSource, SwarmId};
 
 impl Aggregator {
     /// Says what of its jobs members may have, done ones left out, where that has changed by much.
@@ -27,5 +27,15 @@ impl Aggregator {
             }
             is_new
         });
+    }
+}
+
+/// How dear the power is that a worker says it has.
+pub(super) fn dearness(power: PowerSource) -> u8 {
+    match power {
+        PowerSource::Green => 0,
+        PowerSource::Mains => 1,
+        PowerSource::Unknown => 2,
+        PowerSource::Battery => 3,
     }
 }

@@ -73,6 +73,7 @@ impl Aggregator {
         match event {
             ComputeEvent::Ready(threads) => {
                 if let Err(error) = self.compute.ready(threads) {
+                    self.compute.give_up();
                     let error: &dyn std::error::Error = &error;
                     let reason =
                         format!("{error}: {}", error.source().map(ToString::to_string).unwrap_or_default());

@@ -14,22 +14,26 @@ use crate::{
 
 /// What a loss of power may cost the account; the queue loses nothing.
 const WRITE_AFTER: Duration = Duration::from_secs(600);
+/// When work has ended for so long it is written too: an idle node writes nothing.
+const QUIET_FOR: Duration = Duration::from_secs(30);
 
 pub(super) struct Book {
     account: Account,
     changed: BTreeMap<(u32, Option<SwarmId>), Row>,
     /// Since when something waits to be written.
     since: Option<Instant>,
+    /// Since when no work runs.
+    quiet: Option<Instant>,
 }
 
 impl Book {
     pub(super) fn new(account: Account) -> Self {
-        Self { account, changed: BTreeMap::new(), since: None }
+        Self { account, changed: BTreeMap::new(), since: None, quiet: None }
     }
 
     pub(super) fn note(&mut self, clock: Option<LocalTime>, took: &Took, energy: Energy, idle_mj: u64) {
         let cost = Cost {
-            jobs: 1,
+            jobs: u64::from(took.is_right),
             chunks: took.chunks,
             tokens: took.tokens,
             cpu_ms: took.cpu_ms,
@@ -50,9 +54,15 @@ impl Book {
         self.account.spent(self.account.today(clock))
     }
 
+    /// Work runs from now on, or has ended.
+    pub(super) fn works(&mut self, works: bool) {
+        self.quiet = (!works).then(Instant::now);
+    }
+
     /// When [`Book::write`] is due.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.since.map(|since| since + WRITE_AFTER)
+        let quiet = self.quiet.map(|quiet| quiet + QUIET_FOR);
+        self.since.map(|since| quiet.map_or(since + WRITE_AFTER, |quiet| quiet.min(since + WRITE_AFTER)))
     }
 
     pub(super) async fn write(&mut self, disk: &Disk) -> Result<(), DiskError> {

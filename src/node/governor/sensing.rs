@@ -17,6 +17,9 @@ use crate::{
     proto::budget::Reading,
 };
 
+/// After a fetch that brought nothing; then twice as long each time.
+const FETCH_AGAIN: Duration = Duration::from_secs(5);
+
 /// The way to the threads. They end when this is dropped; one that hangs in a sensor when that has let it go.
 #[derive(Debug)]
 pub(super) struct Sensing {
@@ -87,11 +90,17 @@ fn listen(mut watch: SessionWatch, actor: &mpsc::Sender<Message>) {
 }
 
 async fn fetch_green(fetch: GreenFetch) {
+    let mut wait = FETCH_AGAIN;
     loop {
-        if let Err(error) = fetch.fetch(monotonic).await {
-            tracing::warn!(%error, "the green-power number is not to be had");
-        }
-        tokio::time::sleep(fetch.every()).await;
+        wait = match fetch.fetch(monotonic).await {
+            Ok(_) => fetch.every(),
+            Err(error) => {
+                tracing::warn!(%error, "the green-power number is not to be had");
+                // A network that is not up yet is up soon.
+                if wait >= fetch.every() { FETCH_AGAIN } else { (wait * 2).min(fetch.every()) }
+            }
+        };
+        tokio::time::sleep(wait).await;
     }
 }
 

@@ -47,7 +47,7 @@ pub(in crate::node) struct Signals {
     /// Of whom we hold work.
     pub(in crate::node) busy: watch::Receiver<BTreeSet<PeerId>>,
     /// What is lent at this moment.
-    pub(in crate::node) lent: watch::Receiver<Lent>,
+    pub(in crate::node) lent: watch::Receiver<Option<Lent>>,
 }
 
 type DemandSender = watch::Sender<BTreeMap<SwarmId, u8>>;
@@ -55,7 +55,7 @@ type BusySender = watch::Sender<BTreeSet<PeerId>>;
 
 impl Signals {
     /// With the ends at which the aggregator and the worker speak.
-    pub(in crate::node) fn new(lent: watch::Receiver<Lent>) -> (Self, DemandSender, BusySender) {
+    pub(in crate::node) fn new(lent: watch::Receiver<Option<Lent>>) -> (Self, DemandSender, BusySender) {
         let (demand, demanded) = watch::channel(BTreeMap::new());
         let (busy, of_whom) = watch::channel(BTreeSet::new());
         (Self { demand: demanded, busy: of_whom, lent }, demand, busy)

@@ -117,8 +117,7 @@ impl Worker {
                 let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
                 tracing::error!(error = %format!("{error}{source}"), "this node can not compute for others");
                 // First, or the queue would begin the next windows; and no job is to blame.
-                self.threads = 0;
-                self.set_budget().await?;
+                self.break_down().await?;
                 let windows = self.windows.keys().copied().collect();
                 self.end_unbegun(windows).await
             }
@@ -142,20 +141,22 @@ impl Worker {
     fn outcome(&mut self, id: ItemId, computed: Computed) -> Ran {
         let Computed { result, took, .. } = computed;
         let running = self.running.remove(&id);
+        let cpu_ms = u64::try_from(took.cpu.as_millis()).unwrap_or(u64::MAX);
+        // Also what came to nothing was taken of this machine.
+        let chunks = result.as_ref().map_or(&[][..], |result| &result.chunks);
+        let tokens = chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
+        let vectors = result.as_ref().map_or(0, |result| 4 * result.vectors.len());
+        let energy = running.as_ref().and_then(|running| {
+            let (swarm, is_right) = (running.swarm, result.is_ok());
+            let bytes = (running.text_bytes + vectors) as u64;
+            self.account(Took { swarm, is_right, chunks: chunks.len() as u64, tokens, cpu_ms, bytes })
+        });
         match (result, running, self.queue.item(id)) {
             (Ok(result), Some(running), Some(item)) => {
-                let tokens = result.chunks.iter().map(|chunk| u64::from(chunk.tokens)).sum();
                 self.speed.note(tokens, took.wall);
+                self.breakdowns = 0;
                 self.counts.jobs_done += 1;
                 self.counts.tokens_done += tokens;
-                let cpu_ms = u64::try_from(took.cpu.as_millis()).unwrap_or(u64::MAX);
-                let energy = self.account(Took {
-                    swarm: running.swarm,
-                    chunks: result.chunks.len() as u64,
-                    tokens,
-                    cpu_ms,
-                    bytes: (running.text_bytes + 4 * result.vectors.len()) as u64,
-                });
                 let receipt = receipt(&result, &running, item, (tokens, cpu_ms), energy);
                 let signed = Signed::sign(&self.key, &receipt);
                 if let Some(aggregator) = self.aggregators.get_mut(&running.aggregator) {
