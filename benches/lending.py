@@ -31,6 +31,7 @@ WINDOW_S = 10.0
 LOOK_S = 0.1
 # A worker that has computed nothing for so long has stopped.
 STILL_S = 1.0
+CORES = str(len(os.sched_getaffinity(0)))
 # Documents that last for as long as anybody measures.
 DOCUMENTS = 4000
 
@@ -51,7 +52,9 @@ def working(edge: Path, homes: Path, settings: dict) -> tuple[Host, Process, Pro
     """A worker that computes all that a founder wants: its host, it, and the founder's command."""
     founder, worker = swarm(2, edge, homes)
     write_documents(founder.home / "docs", range(DOCUMENTS))
-    lent = worker.lend(settings)
+    # A thread a core, whatever is lent: those that take turns must not have more than one that does not.
+    lent = worker.start("run", "--threads", CORES, "-v", settings=settings)
+    lent.wait_for("listens on UDP port")
     asked = founder.start("embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--others-only", "--json")
     until = time.monotonic() + 60
     while cpu_s(lent, "compute-") < 1:
@@ -119,11 +122,10 @@ def spun(seconds: float) -> int:
 
 
 def hogs(arguments: argparse.Namespace, homes: Path) -> dict:
-    cores = str(len(os.sched_getaffinity(0)))
-    settings = {"EDGE_LEND_PRIORITY": "idle", "EDGE_LEND_THREADS": cores}
+    settings = {"EDGE_LEND_PRIORITY": "idle"}
     founder, worker = swarm(2, arguments.edge, homes)
     write_documents(founder.home / "docs", range(DOCUMENTS))
-    lent = worker.start("run", "--threads", cores, "-v", settings=settings)
+    lent = worker.start("run", "--threads", CORES, "-v", settings=settings)
     lent.wait_for("listens on UDP port")
     asked = founder.start("embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--others-only", "--json")
     while cpu_s(lent, "compute-") < 1:
@@ -142,7 +144,7 @@ def hogs(arguments: argparse.Namespace, homes: Path) -> dict:
     # With the rule on it stops, and says why.
     lent.end(stop=True)
     asked.popen.kill()
-    strict = worker.start("run", "--threads", cores, "-v", settings=settings | {"EDGE_BUDGET_OTHERS_PERCENT": "25"})
+    strict = worker.start("run", "--threads", CORES, "-v", settings=settings | {"EDGE_BUDGET_OTHERS_PERCENT": "25"})
     strict.wait_for("listens on UDP port")
     spun(8)
     strict.wait_for("of the CPU")
