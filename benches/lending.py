@@ -12,18 +12,15 @@ JSON.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import signal
 import statistics
 import sys
-import tempfile
-import shutil
 import time
 from pathlib import Path
 
-from swarm import APART, Host, Process, ip, swarm, write_documents
+from swarm import Host, Process, measure, swarm, write_documents
 
 # In which the budget is held.
 WINDOW_S = 10.0
@@ -199,29 +196,9 @@ def stop(arguments: argparse.Namespace, homes: Path) -> dict:
     return {"median_s": statistics.median(took), "max_s": max(took)}
 
 
-def main() -> None:
-    """Measures what was asked for, in a network namespace of its own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["budget", "hogs", "stop"])
-    parser.add_argument("edge", type=lambda path: Path(path).resolve(strict=True))
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--duty", type=int, default=50)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=20)
-    arguments = parser.parse_args()
-    if APART not in os.environ:
-        flags = "-n" if os.geteuid() == 0 else "-Urn"
-        os.execvpe("unshare", ["unshare", flags, "--", sys.executable, *sys.argv], os.environ | {APART: "1"})
-    ip("link set lo up")
-    homes = Path(tempfile.mkdtemp(prefix="edge-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")))
-    try:
-        measure = {"budget": budget, "hogs": hogs, "stop": stop}[arguments.what]
-        print(json.dumps(measure(arguments, homes)))
-    finally:
-        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
-        shutil.rmtree(homes, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main()
+    measure(
+        __doc__,
+        {"budget": budget, "hogs": hogs, "stop": stop},
+        {"minutes": 10.0, "duty": 50, "rounds": 5, "seconds": 20.0},
+    )

@@ -259,15 +259,13 @@ def idle(arguments: argparse.Namespace, homes: Path) -> dict:
     return result
 
 
-def main() -> None:
-    """Measures what was asked for, in a network namespace of its own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["overhead", "idle"])
+def measure(description: str, measures: dict, options: dict) -> None:
+    """Measures what was asked for, in a network namespace of its own; `options` are numbers with their defaults."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=list(measures))
     parser.add_argument("edge", type=lambda path: Path(path).resolve(strict=True))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--documents", type=int, default=24)
-    parser.add_argument("--minutes", type=float, default=10)
-    parser.add_argument("--peers", type=int, default=4)
+    for name, default in options.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     arguments = parser.parse_args()
     if APART not in os.environ:
         flags = "-n" if os.geteuid() == 0 else "-Urn"
@@ -275,8 +273,7 @@ def main() -> None:
     ip("link set lo up")
     homes = Path(tempfile.mkdtemp(prefix="edge-bench-", dir=os.environ.get("TMPDIR", "/var/tmp")))
     try:
-        result = overhead(arguments, homes) if arguments.what == "overhead" else idle(arguments, homes)
-        print(json.dumps(result))
+        print(json.dumps(measures[arguments.what](arguments, homes)))
     finally:
         # What still runs here, of ours: holders of namespaces, and nodes if something went wrong.
         for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
@@ -285,4 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(__doc__, {"overhead": overhead, "idle": idle}, {"rounds": 3, "documents": 24, "minutes": 10.0, "peers": 4})
