@@ -13,7 +13,7 @@
 //! power       what the device says of itself: CPU, heat, supply, who is at it
 //! transport   QUIC between keys that were proved, and bounded frames on its streams
 //! discovery   who else is there: mDNS, bootstrap addresses, what a peer may tell
-//! proto       decisions without IO: ledger, queue, neighbours, dialler, membership, backoff, rates
+//! proto       decisions without IO: ledger, queue, budget, neighbours, dialler, membership, backoff, rates
 //! wire        what crosses a socket or lies on disk: ids, records, messages, their exact bytes
 //! ```
 //!

@@ -37,9 +37,9 @@ use crate::{
 const MESSAGES_MAX: usize = 256;
 /// Between two readings while work runs: what changes is seen within it, and has its effect within a second.
 const EVERY_WORKING: Duration = Duration::from_millis(500);
-/// While nothing may be lent: it begins again that much later.
+/// While nothing may be lent: lending begins again that much later.
 const EVERY_CLOSED: Duration = Duration::from_secs(10);
-/// While there is none.
+/// While work may run and there is none.
 const EVERY_IDLE: Duration = Duration::from_secs(30);
 /// Between a reading and the next, however often something is heard.
 const LOOKS_APART: Duration = Duration::from_millis(100);
