@@ -1,14 +1,15 @@
 """What lending costs the owner of a machine: whether its budget is held, what others lose to it, how fast it stops.
 
     python3 benches/lending.py budget EDGE [--minutes 10] [--duty 50]
-    python3 benches/lending.py hogs EDGE [--rounds 5] [--seconds 20]
-    python3 benches/lending.py stop EDGE [--rounds 10]
+    python3 benches/lending.py hogs EDGE [--rounds 5] [--seconds 20] [--cgroup 1]
+    python3 benches/lending.py stop EDGE [--rounds 10] [--quota 5]
 
 EDGE is the program. Hosts are network namespaces as in `swarm.py`, which says what is needed. `budget` lends one thread
 for a share of its time and looks at the CPU that it has in each 10 s. `hogs` runs one loop a core, pinned, in a session of
 its own, in turn with and without a worker that has all the work it wants and does not yield by rule: what the loops lose is
-what giving way costs. `stop` unplugs a laptop that is made of files, and waits until its CPU time stands. The last line is
-JSON.
+what giving way costs; with `--cgroup 1` the worker stands in a cgroup with `cpu.idle`, as the service's unit has it, and
+the loops in another one. `stop` unplugs a laptop that is made of files, and waits until its CPU time stands; with `--quota`
+a cgroup gives the whole worker so many percent of the CPU that its threads would take. The last line is JSON.
 """
 
 import argparse
@@ -43,6 +44,32 @@ def cpu_s(process: Process, prefix: str = "") -> float:
         except FileNotFoundError:
             continue
     return total / 1e9
+
+
+class Cgroup:
+    """A control group of the CPU, version 1 or 2; needs root."""
+
+    def __init__(self, name: str):
+        self.is_v1 = Path("/sys/fs/cgroup/cpu").is_dir()
+        base = Path("/sys/fs/cgroup/cpu" if self.is_v1 else "/sys/fs/cgroup")
+        if not self.is_v1:
+            (base / "cgroup.subtree_control").write_text("+cpu")
+        self.path = base / f"edge-bench-{name}"
+        self.path.mkdir(exist_ok=True)
+
+    def idle(self) -> "Cgroup":
+        (self.path / "cpu.idle").write_text("1")
+        return self
+
+    def quota(self, cores: float) -> "Cgroup":
+        period = 100_000
+        files = {"cpu.cfs_period_us": f"{period}", "cpu.cfs_quota_us": f"{int(period * cores)}"} if self.is_v1 else {"cpu.max": f"{int(period * cores)} {period}"}
+        for file, text in files.items():
+            (self.path / file).write_text(text)
+        return self
+
+    def take(self, pid: int) -> None:
+        (self.path / "cgroup.procs").write_text(str(pid))
 
 
 def working(edge: Path, homes: Path, settings: dict) -> tuple[Host, Process, Process]:
@@ -95,8 +122,10 @@ def budget(arguments: argparse.Namespace, homes: Path) -> dict:
     return result
 
 
-def spin(core: int, start, seconds: float, counts) -> None:
+def spin(core: int, start, seconds: float, counts, group: Cgroup | None) -> None:
     os.setsid()
+    if group:
+        group.take(os.getpid())
     os.sched_setaffinity(0, {core})
     start.wait()
     until, count = time.monotonic() + seconds, 0
@@ -106,11 +135,11 @@ def spin(core: int, start, seconds: float, counts) -> None:
     counts[core] = count
 
 
-def spun(seconds: float) -> int:
+def spun(seconds: float, group: Cgroup | None = None) -> int:
     """What loops on all cores count together."""
     cores = sorted(os.sched_getaffinity(0))
     start, counts = multiprocessing.Event(), multiprocessing.Array("q", max(cores) + 1)
-    hogs = [multiprocessing.Process(target=spin, args=(core, start, seconds, counts)) for core in cores]
+    hogs = [multiprocessing.Process(target=spin, args=(core, start, seconds, counts, group)) for core in cores]
     [hog.start() for hog in hogs]
     time.sleep(0.5)
     start.set()
@@ -124,15 +153,18 @@ def hogs(arguments: argparse.Namespace, homes: Path) -> dict:
     write_documents(founder.home / "docs", range(DOCUMENTS))
     lent = worker.start("run", "--threads", CORES, "-v", settings=settings)
     lent.wait_for("listens on UDP port")
+    group = Cgroup("hogs") if arguments.cgroup else None
+    if group:
+        Cgroup("edge").idle().take(lent.pid)
     asked = founder.start("embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--others-only", "--json")
     while cpu_s(lent, "compute-") < 1:
         time.sleep(0.05)
     rounds = []
     for n in range(arguments.rounds):
-        with_worker = spun(arguments.seconds)
+        with_worker = spun(arguments.seconds, group)
         # Stopped, not paused: nothing of it runs.
         [process.popen.send_signal(signal.SIGSTOP) for process in (lent, asked)]
-        alone = spun(arguments.seconds)
+        alone = spun(arguments.seconds, group)
         [process.popen.send_signal(signal.SIGCONT) for process in (lent, asked)]
         rounds.append({"loss": 1 - with_worker / alone, "alone": alone, "with_worker": with_worker})
         print(f"round {n + 1}: {rounds[-1]}", file=sys.stderr, flush=True)
@@ -172,6 +204,9 @@ def stop(arguments: argparse.Namespace, homes: Path) -> dict:
     plug(root, True)
     settings = {"EDGE_TEST_SENSORS": str(root), "EDGE_BUDGET_BATTERY_PERCENT": "never"}
     _, lent, asked = working(arguments.edge, homes, settings)
+    if arguments.quota:
+        # Slowed down only now, or loading the model alone would take a minute.
+        Cgroup("edge").quota(int(CORES) * arguments.quota / 100).take(lent.pid)
     took = []
     for n in range(arguments.rounds):
         time.sleep(1.5 + 0.13 * n)
@@ -188,7 +223,8 @@ def stop(arguments: argparse.Namespace, homes: Path) -> dict:
         took.append(last - begun)
         print(f"round {n + 1}: {took[-1]:.3f} s", file=sys.stderr, flush=True)
         plug(root, True)
-        while cpu_s(lent, "compute-") == 0:
+        computed = cpu_s(lent, "compute-")
+        while cpu_s(lent, "compute-") <= computed:
             time.sleep(0.05)
     print(f"from unplugging to the last CPU time of a compute thread: median {statistics.median(took):.3f} s, at most {max(took):.3f} s of {len(took)}")
     asked.popen.kill()
@@ -200,5 +236,5 @@ if __name__ == "__main__":
     measure(
         __doc__,
         {"budget": budget, "hogs": hogs, "stop": stop},
-        {"minutes": 10.0, "duty": 50, "rounds": 5, "seconds": 20.0},
+        {"minutes": 10.0, "duty": 50, "rounds": 5, "seconds": 20.0, "cgroup": 0, "quota": 0.0},
     )

@@ -26,7 +26,7 @@ pub use engine::{Engine, JobError, Took};
 pub use folder::{Manifest, ModelError, ModelFolder, Pooling};
 pub use golden::{GoldenReport, check as check_golden};
 pub use job::{Job, SpecError, content_key};
-pub use pace::{Pace, Unpaced};
+pub use pace::{Pace, Unpaced, unpaced};
 pub use pool::{Computed, MakePace, Pool, WindowId};
 pub use segment::{SEGMENT_BYTES_MAX, cut, lead_start};
 pub use tokens::{TokenError, Tokens};

@@ -15,11 +15,11 @@ use std::{
 use super::{
     Client, ClientError,
     call::{Answer, Call, Told},
-    view::PeerView,
+    view::Status,
 };
 use crate::{
     inference::Job,
-    node::{Failure, Outcome, RunError, Runner},
+    node::{Failure, Outcome, RunError, Runner, said_of_waiting},
     proto::LEDGER_JOBS_MAX,
     store::GcReport,
     wire::{ContentKey, JobSpec, ModelHash, PeerId, Run, RunId, SegmentResult},
@@ -58,6 +58,8 @@ pub struct RemoteRun {
     /// Other members that were connected when we looked last.
     members: Option<usize>,
     looked: Instant,
+    /// Whether a person was told that the node's own threads wait.
+    is_waiting: bool,
     events: Events,
     /// What the node had no room for.
     held: Vec<JobSpec>,
@@ -95,10 +97,21 @@ impl RemoteRun {
         let events = Events::start(client.another()?, id)?;
         let (held, outstanding) = (Vec::new(), BTreeSet::new());
         let client = RefCell::new(client);
-        let (members, looked) = (None, Instant::now());
-        let run =
-            Self { client, options, id, peer, threads, swarm, members, looked, events, held, outstanding };
-        Ok(run)
+        let (members, looked, is_waiting) = (None, Instant::now(), false);
+        Ok(Self {
+            client,
+            options,
+            id,
+            peer,
+            threads,
+            swarm,
+            members,
+            looked,
+            is_waiting,
+            events,
+            held,
+            outstanding,
+        })
     }
 
     /// Who runs the node.
@@ -320,13 +333,17 @@ impl Runner for RemoteRun {
     }
 
     fn remark(&mut self) -> Option<String> {
-        let swarm = self.swarm.as_ref()?;
         if self.looked.elapsed() < LOOK_EVERY {
             return None;
         }
         self.looked = Instant::now();
-        let peers: Vec<PeerView> = self.client.borrow_mut().get("/v1/peers").ok()?;
-        let now = peers.iter().filter(|peer| peer.swarms.contains(swarm)).count();
+        let status: Status = self.client.borrow_mut().get("/v1/status").ok()?;
+        let waits = said_of_waiting(&mut self.is_waiting, status.aggregator.waits_because);
+        if waits.is_some() {
+            return waits.map(|what| format!("this node {what}"));
+        }
+        let swarm = self.swarm.as_ref()?;
+        let now = status.peers.iter().filter(|peer| peer.swarms.contains(swarm)).count();
         let before = self.members.replace(now);
         match (before, now, self.threads) {
             (None | Some(0), 1.., _) => Some(format!("other members of {swarm} are connected: {now}")),

@@ -91,6 +91,8 @@ pub struct AggregatorView {
     pub done: u64,
     /// Dead letters that are kept.
     pub dead: usize,
+    /// Why this node's own threads compute none of it, where they wait.
+    pub waits_because: Option<String>,
 }
 
 /// A connected peer.
@@ -312,6 +314,7 @@ impl Status {
                 leased: ledger.leased,
                 done: status.totals.done,
                 dead: status.totals.dead_letters,
+                waits_because: status.own_waits_because.clone(),
             },
             swarms: swarms.chain(status.is_public.then(SwarmView::of_pool)).collect(),
             peers: status.peers.iter().map(PeerView::of).collect(),

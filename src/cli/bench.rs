@@ -16,7 +16,7 @@ use super::{
     process::{cpu_time, peak_memory_bytes},
 };
 use crate::{
-    inference::{Carry, ChunkOptions, Engine, Job, JobError, Pool, SEGMENT_BYTES_MAX, Stop, Syntax},
+    inference::{Carry, ChunkOptions, Engine, Job, JobError, Pool, SEGMENT_BYTES_MAX, Stop, Syntax, unpaced},
     node::find_model,
     wire::{ContentKey, PeerId},
 };
@@ -68,7 +68,8 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let options = ChunkOptions { tokens_max: tokens_max as u32, overlap_tokens: 0 };
     let threads = context.threads();
     let jobs = Prose::new(arguments.chunks, options);
-    let pool = Pool::start(&engine, threads, stop.clone()).context("cannot start compute threads")?;
+    let pool =
+        Pool::start(&engine, threads, stop.clone(), unpaced()).context("cannot start compute threads")?;
     let Some(measured) = measure(&pool, jobs, &stop)? else { return Ok(Exit::Interrupted) };
     print(&folder.manifest().name, threads, load, &measured, context.json)?;
     Ok(Exit::Done)

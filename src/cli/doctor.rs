@@ -15,8 +15,10 @@ use crate::{
 
 /// Runs `edge doctor`.
 pub(super) fn run(context: &Context) -> anyhow::Result<Exit> {
-    let mut lines: Vec<Line> =
-        describe_sensors(&node::lending(context)?).iter().map(Line::of_sensor).collect();
+    let mut lines: Vec<Line> = describe_sensors(&node::lending(context)?, &node::sensors_root())
+        .iter()
+        .map(Line::of_sensor)
+        .collect();
     lines.extend(unset_clock());
     lines.push(store(context));
     lines.push(model(context));

@@ -224,7 +224,18 @@ fn options(
     let (lent_threads, own_threads) = (threads.lent, threads.own);
     let lending = if lent_threads > 0 { Some(lending(context)?) } else { None };
     let (serves, gives_way) = (duty.serves, context.config.gives_way());
-    Ok(NodeOptions { port, lent_threads, gives_way, lending, own_threads, mdns, bootstrap, serves, public })
+    Ok(NodeOptions {
+        port,
+        lent_threads,
+        gives_way,
+        lending,
+        own_threads,
+        sensors: sensors_root(),
+        mdns,
+        bootstrap,
+        serves,
+        public,
+    })
 }
 
 /// How this machine is lent, as its owner set it.
@@ -233,7 +244,7 @@ pub(super) fn lending(context: &Context) -> anyhow::Result<Lending> {
     let green = context.config.green_source();
     let green = green.map(|text| GreenSource::parse(text, context.config.green_age())).transpose();
     let green = green.map_err(|error| UsageError(error.to_string()))?;
-    Ok(Lending { limits, green, root: sensors_root() })
+    Ok(Lending { limits, green })
 }
 
 /// Where the system's files are; tests lay false ones elsewhere.

@@ -143,7 +143,9 @@ fn picture(status: &Status, used: Option<f64>) -> Result<String, std::fmt::Error
     let id = if status.peer_id.is_empty() { "no identity yet" } else { swarm::short(&status.peer_id) };
     line("node", format!("{id}, edge {}{since}", status.version))?;
     let mut reasons = status.budget.reasons.iter().map(|reason| reason.text.as_str());
-    let why = reasons.next().map(|why| format!(": {why}")).unwrap_or_default();
+    // A pause that is the owner's says so itself.
+    let unsaid = |why: &'_ str| why.strip_prefix(&format!("{} ", status.state)).unwrap_or(why).to_owned();
+    let why = reasons.next().map(|why| format!(": {}", unsaid(why))).unwrap_or_default();
     line("state", format!("{}{why}", status.state))?;
     for why in reasons {
         line("", format!("and {why}"))?;
@@ -181,6 +183,9 @@ fn picture(status: &Status, used: Option<f64>) -> Result<String, std::fmt::Error
             number(own.dead)
         ),
     )?;
+    if let Some(why) = &own.waits_because {
+        line("", format!("own threads wait: {why}"))?;
+    }
     if !status.swarms.is_empty() {
         write!(out, "\n{}", swarm::table(&status.swarms))?;
     }

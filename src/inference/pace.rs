@@ -2,11 +2,11 @@
 //!
 //! Deliberately absent: why. Whoever lends a machine bounds what runs on it; see `node`.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{BATCH_TOKENS_MAX, Stop};
+use super::{BATCH_TOKENS_MAX, MakePace, Stop};
 
 /// What one compute thread asks before it begins something, and tells when that has ended.
 pub trait Pace: Send {
@@ -27,6 +27,11 @@ impl Pace for Unpaced {
     }
 
     fn leave(&mut self, _: usize, _: Duration) {}
+}
+
+/// As fast as it goes, for every thread.
+pub fn unpaced() -> Arc<MakePace> {
+    Arc::new(|| Box::new(Unpaced))
 }
 
 /// CPU time of the calling thread since it began.

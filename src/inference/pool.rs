@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Engine, Job, JobError, Pace, Stop, Took, Unpaced};
+use super::{Engine, Job, JobError, Pace, Stop, Took};
 use crate::wire::{ContentKey, SegmentResult};
 
 /// Windows that wait for each thread: one, so that no thread waits for its feeder.
@@ -46,15 +46,15 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Starts `threads` threads, whose outcomes are received here. They stop between two operators of the model once
-    /// `stop` is asked.
+    /// Starts `threads` threads that keep to a pace, whose outcomes are received here. They stop between two operators of
+    /// the model once `stop` is asked.
     ///
     /// # Errors
     /// What the system says when it refuses a thread.
-    pub fn start(engine: &Arc<Engine>, threads: usize, stop: Stop) -> io::Result<Self> {
+    pub fn start(engine: &Arc<Engine>, threads: usize, stop: Stop, pace: Arc<MakePace>) -> io::Result<Self> {
         let (sender, computed) = sync_channel(threads * (WINDOWS_WAITING_PER_THREAD + 1));
         let deliver = move |_, outcomes| sender.send(outcomes).is_ok();
-        let mut pool = Self::start_into(engine, threads, stop, Arc::new(|| Box::new(Unpaced)), deliver)?;
+        let mut pool = Self::start_into(engine, threads, stop, pace, deliver)?;
         pool.computed = Some(computed);
         Ok(pool)
     }
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        inference::{Carry, ChunkOptions, ModelFolder, Syntax},
+        inference::{Carry, ChunkOptions, ModelFolder, Syntax, unpaced},
         wire::PeerId,
     };
 
@@ -174,7 +174,7 @@ mod tests {
     /// More results than the channel holds, and nobody who takes them: dropping must not wait for ever.
     #[test]
     fn a_pool_that_nobody_empties_can_be_dropped() {
-        let pool = Pool::start(&engine(), 1, Stop::default()).unwrap();
+        let pool = Pool::start(&engine(), 1, Stop::default(), unpaced()).unwrap();
         for n in 0..4 {
             let mut refused = Err(window(n, "A text."));
             while let Err(window) = refused {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_idle_pool_stops_and_refuses_more() {
-        let mut pool = Pool::start(&engine(), 2, Stop::default()).unwrap();
+        let mut pool = Pool::start(&engine(), 2, Stop::default(), unpaced()).unwrap();
         assert!(pool.try_submit(0, window(1, "A text.")).is_ok());
         while pool.receive(Duration::from_secs(60)).is_none() {}
         pool.stop();
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_busy_pool_stops_inside_the_model() {
         let stop = Stop::default();
-        let pool = Pool::start(&engine(), 1, stop.clone()).unwrap();
+        let pool = Pool::start(&engine(), 1, stop.clone(), unpaced()).unwrap();
         assert!(pool.try_submit(0, window(1, &"The sea is calm and the lamp is lit. ".repeat(800))).is_ok());
         assert!(pool.receive(Duration::from_millis(50)).is_none());
         stop.ask();

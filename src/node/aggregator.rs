@@ -29,9 +29,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     compute::{Compute, ComputeEvent, SharedEngine},
     disk::{Disk, DiskError},
+    own_limits::OwnLimits,
 };
 use crate::{
-    inference::{CHUNKER_VERSION, Unpaced},
+    inference::CHUNKER_VERSION,
     proto::{Attempt, Ledger, LedgerCounts, LedgerEffect, LedgerEvent, Timestamp, Verdict, Worker},
     wire::{
         ContentKey, Deliver, Delivered, Granted, HOLDING_MAX, Heartbeat, JobSpec, LEASES_PER_PULL_MAX, Lease,
@@ -157,8 +158,8 @@ pub(super) struct Start {
     pub(super) secret: [u8; 32],
     pub(super) disk: Disk,
     pub(super) engine: SharedEngine,
-    /// Own compute threads; may be none.
-    pub(super) threads: usize,
+    /// Of own compute threads, of which there may be none.
+    pub(super) limits: OwnLimits,
     /// Attempts of another process need not be larger, only others: a random upper half sees to that.
     pub(super) first_attempt: Attempt,
     /// Where it says what waits for members, by swarm.
@@ -190,8 +191,8 @@ impl Aggregator {
         tasks: &mut tokio::task::JoinSet<Result<(), super::NodeError>>,
         cancelled: CancellationToken,
     ) -> AggregatorHandle {
-        let Start { own, secret, disk, engine, threads, first_attempt, demand, seed } = start;
-        let (sender, messages) = mpsc::channel(MESSAGES_MAX);
+        let Start { own, secret, disk, engine, limits, first_attempt, demand, seed } = start;
+        let ((sender, messages), threads) = (mpsc::channel(MESSAGES_MAX), limits.threads());
         let (computed, events) = mpsc::channel(4 * threads.max(1) + 1);
         let actor = Self {
             own,
@@ -205,7 +206,7 @@ impl Aggregator {
             totals: AggregatorTotals::default(),
             parked: Vec::new(),
             model: engine.folder().hash(),
-            compute: Compute::new(engine.clone(), threads, Arc::new(|| Box::new(Unpaced)), computed),
+            compute: Compute::new(engine.clone(), threads, limits.pace(), computed),
             windows: BTreeMap::new(),
             next_window: 0,
             speed: Speed::default(),

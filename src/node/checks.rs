@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -32,9 +33,9 @@ pub struct Checked {
 }
 
 /// What every sensor says of itself. Blocks.
-pub fn describe_sensors(lending: &Lending) -> Vec<Described> {
+pub fn describe_sensors(lending: &Lending, root: &Path) -> Vec<Described> {
     let zone = std::env::var_os("TZ");
-    let mut sensors = Sensors::new(&lending.root, lending.green.clone(), zone, &moment());
+    let mut sensors = Sensors::new(root, lending.green.clone(), zone, &moment());
     // CPU shares are differences between two looks.
     let until = Instant::now() + BETWEEN_LOOKS;
     if let Some(fetch) = sensors.green_fetch()

@@ -18,6 +18,7 @@ use super::{
     compute::SharedEngine,
     governor::{BudgetStatus, GovernorHandle, Message as ToGovernor},
     mesh::{MeshHandle, Message as ToMesh, PeerInfo},
+    own_limits::OwnLimits,
     swarms::{SwarmAnswer, SwarmCommand, SwarmsError},
     worker::{Message as ToWorker, WorkerHandle},
 };
@@ -32,7 +33,8 @@ use crate::{
 pub(super) struct Facts {
     pub(super) peer: PeerId,
     pub(super) port: u16,
-    pub(super) own_threads: usize,
+    /// Of the threads for work that is asked for here.
+    pub(super) limits: OwnLimits,
     pub(super) engine: SharedEngine,
 }
 
@@ -45,6 +47,8 @@ pub struct NodeStatus {
     pub port: u16,
     /// Compute threads for work that is asked for here.
     pub own_threads: usize,
+    /// Why these wait, where they do.
+    pub own_waits_because: Option<String>,
     /// How long it has run.
     pub uptime: Duration,
     /// The queue of work for others.
@@ -133,7 +137,8 @@ impl Control {
         Ok(NodeStatus {
             peer: self.facts.peer,
             port: self.facts.port,
-            own_threads: self.facts.own_threads,
+            own_threads: self.facts.limits.threads(),
+            own_waits_because: self.facts.limits.waits_because(),
             uptime: self.begun.elapsed(),
             worker: asked(&self.worker.0, ToWorker::Counts).await?,
             aggregator,

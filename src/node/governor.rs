@@ -30,6 +30,7 @@ use crate::{
             Supply, Totals,
         },
     },
+    store::Store,
     wire::{PowerSource, SwarmId},
 };
 
@@ -57,8 +58,6 @@ pub struct Lending {
     pub limits: Limits,
     /// Where the owner's own number is, that says how green the power is.
     pub green: Option<GreenSource>,
-    /// Under which the files of the system are read: `/`, but in tests.
-    pub root: PathBuf,
 }
 
 /// What the actor is told.
@@ -89,8 +88,14 @@ pub(super) struct Took {
     pub(super) chunks: u64,
     pub(super) tokens: u64,
     pub(super) cpu_ms: u64,
-    /// Bytes of its text and result.
+    /// Bytes of texts that have come, and of results.
     pub(super) bytes: u64,
+}
+
+impl Took {
+    pub(super) fn nothing(swarm: SwarmId) -> Self {
+        Self { swarm, is_right: false, chunks: 0, tokens: 0, cpu_ms: 0, bytes: 0 }
+    }
 }
 
 /// What may be taken now, as the worker needs to know.
@@ -124,8 +129,10 @@ pub struct BudgetStatus {
     pub limits: Limits,
     /// What the sensors said last, and how long ago.
     pub reading: Option<(Reading, Duration)>,
-    /// What work for others took today.
+    /// What work for others took today …
     pub today: Totals,
+    /// … and for which swarm; `None` for all that there was no line for.
+    pub today_by_swarm: Vec<(Option<SwarmId>, Totals)>,
     /// What a busy core takes.
     pub draw: Draw,
 }
@@ -190,14 +197,16 @@ impl Governor {
     /// # Errors
     /// [`NodeError`].
     pub(super) async fn start(
-        (lending, disk, valve): (Lending, Disk, Valve),
+        (lending, root, disk, valve): (Lending, PathBuf, Disk, Valve),
         signals: Signals,
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
     ) -> Result<GovernorHandle, NodeError> {
-        let (standing, account) = disk.call(|store| Ok((store.standing()?, store.account()?))).await?;
+        let read = |store: &mut Store| Ok((store.standing()?, store.account()?, store.newest_ms()?));
+        let (standing, account, newest_ms) = disk.call(read).await?;
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-        let (sensing, heard) = Sensing::start(&lending, sender.clone()).map_err(NodeError::Thread)?;
+        let (sensing, heard) =
+            Sensing::start(&lending, (&root, newest_ms), sender.clone()).map_err(NodeError::Thread)?;
         let begun = Instant::now();
         let actor = Self {
             policy: Policy::new(Timestamp::default(), lending.limits, standing, wall_clock_ms()),
@@ -375,6 +384,7 @@ impl Governor {
             limits: self.policy.limits().clone(),
             reading: self.reading.as_ref().map(|(at, reading)| (reading.clone(), at.elapsed())),
             today: self.book.today(self.clock()),
+            today_by_swarm: self.book.today_by_swarm(self.clock()),
             draw: self.meter.draw(),
         }
     }

@@ -4,10 +4,12 @@
 //! a run whose results are all stored costs no inference.
 
 use std::{
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use super::own_limits::OwnLimits;
 use crate::{
     inference::{Computed, Engine, Job, JobError, ModelError, ModelFolder, Pool, Stop},
     store::{DirectoryLock, Found, GcReport, Store, StoreError, is_expired},
@@ -156,6 +158,9 @@ pub struct LocalRun {
     threads: usize,
     stop: Stop,
     pool: Option<Pool>,
+    limits: OwnLimits,
+    /// Whether a person was told that it waits.
+    is_waiting: bool,
     submitted: usize,
     unsaved: Vec<(ContentKey, SegmentResult)>,
     unsaved_since: Instant,
@@ -165,7 +170,8 @@ pub struct LocalRun {
 }
 
 impl LocalRun {
-    /// Over an open store, whose directory's lock this keeps. Nothing is loaded or started yet.
+    /// Over an open store, whose directory's lock this keeps; the sensors of heat and memory are files under `sensors`, `/` in
+    /// real life. Nothing is loaded or started yet.
     pub fn new(
         store: Store,
         folder: ModelFolder,
@@ -173,9 +179,12 @@ impl LocalRun {
         threads: usize,
         stop: Stop,
         lock: DirectoryLock,
+        sensors: &Path,
     ) -> Self {
         Self {
             _lock: lock,
+            limits: OwnLimits::new(sensors, threads),
+            is_waiting: false,
             store,
             folder,
             peer,
@@ -254,7 +263,7 @@ impl Runner for LocalRun {
     fn try_submit(&mut self, window: Vec<Job>) -> Result<Option<Vec<Job>>, RunError> {
         if self.pool.is_none() {
             let engine = Arc::new(Engine::load(&self.folder, self.peer).map_err(RunError::Model)?);
-            let pool = Pool::start(&engine, self.threads, self.stop.clone());
+            let pool = Pool::start(&engine, self.threads, self.stop.clone(), self.limits.pace());
             self.pool = Some(pool.map_err(RunError::Threads)?);
         }
         let jobs = window.len();
@@ -284,8 +293,13 @@ impl Runner for LocalRun {
         if is_due { self.commit() } else { Ok(Vec::new()) }
     }
 
+    fn remark(&mut self) -> Option<String> {
+        said_of_waiting(&mut self.is_waiting, self.limits.waits_because())
+    }
+
     fn stop(&mut self) -> Result<Vec<Outcome>, RunError> {
         self.stop.ask();
+        self.limits.wake();
         if let Some(mut pool) = self.pool.take() {
             pool.stop();
             while !pool.is_over() {
@@ -298,6 +312,16 @@ impl Runner for LocalRun {
             }
         }
         self.commit()
+    }
+}
+
+/// What a person should know of own work that waits, where that has changed.
+pub fn said_of_waiting(is_waiting: &mut bool, because: Option<String>) -> Option<String> {
+    let was_waiting = std::mem::replace(is_waiting, because.is_some());
+    match because {
+        Some(because) if !was_waiting => Some(format!("waits: {because}")),
+        None if was_waiting => Some("goes on".to_owned()),
+        _ => None,
     }
 }
 

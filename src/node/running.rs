@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::PathBuf,
     sync::mpsc as std_mpsc,
     thread::{self, JoinHandle},
     time::Duration,
@@ -24,6 +25,7 @@ use super::{
     disk::Disk,
     governor::{Governor, GovernorHandle, Lending, Message as ToGovernor, Signals as GovernorSignals},
     mesh::{Mesh, MeshHandle, Message as ToMesh, Signals, Start as MeshStart},
+    own_limits::OwnLimits,
     valve::Valve,
     worker::{Message as ToWorker, Start as WorkerStart, Worker, WorkerHandle},
 };
@@ -53,6 +55,8 @@ pub struct NodeOptions {
     pub lending: Option<Lending>,
     /// Threads that compute what is asked for here.
     pub own_threads: usize,
+    /// Under which the files of the system are read: `/`, but in tests.
+    pub sensors: PathBuf,
     /// Whether it announces itself and looks for others on the LAN.
     pub mdns: bool,
     /// Nodes whose addresses its owner gave.
@@ -170,13 +174,14 @@ async fn run(
     let (governor_signals, ends) = GovernorSignals::new();
     let (signals, demand, busy) = Signals::new(ends.lent.clone());
     let (cancelled, mut actors) = (CancellationToken::new(), JoinSet::new());
+    let limits = OwnLimits::new(&options.sensors, options.own_threads);
     let aggregator = Aggregator::start(
         AggregatorStart {
             own: WorkerId { peer, boot },
             secret: key.to_bytes(),
             disk: disk.clone(),
             engine: engine.clone(),
-            threads: options.own_threads,
+            limits: limits.clone(),
             first_attempt: u64::from(u32::from_le_bytes(entropy()?)) << 32,
             demand,
             seed: u64::from_le_bytes(entropy()?),
@@ -187,7 +192,7 @@ async fn run(
     let valve = Valve::new(options.lent_threads, options.gives_way);
     let mut governor = None;
     if let Some(lending) = options.lending.filter(|_| options.lent_threads > 0) {
-        let start = (lending, disk.clone(), valve.clone());
+        let start = (lending, options.sensors, disk.clone(), valve.clone());
         governor = Some(Governor::start(start, governor_signals, &mut actors, cancelled.clone()).await?);
     }
     let worker = WorkerStart {
@@ -216,11 +221,10 @@ async fn run(
     };
     let mesh = Mesh::start(start, &mut actors, cancelled.clone()).await?;
     let mdns = if options.mdns { announce(port, &mesh, &mut actors) } else { None };
-    for address in options.bootstrap {
-        actors.spawn_local(find_bootstrap(address, mesh.clone(), cancelled.clone()));
-    }
+    let find = |address| find_bootstrap(address, mesh.clone(), cancelled.clone());
+    options.bootstrap.into_iter().map(find).for_each(|finding| drop(actors.spawn_local(finding)));
     tracing::info!(peer = %peer.short(), port, "node listens");
-    let facts = Facts { peer, port, own_threads: options.own_threads, engine };
+    let facts = Facts { peer, port, limits, engine };
     let control = Control::new(facts, disk, aggregator, worker.clone(), mesh.clone(), governor.clone());
     ready.send((control, store_thread)).map_err(|_| NodeError::Ended)?;
     let ended = until_over(&stop, &mut actors).await;

@@ -80,6 +80,13 @@ impl Valve {
         Duration::from_micros(self.0.cpu_us.load(Ordering::Relaxed))
     }
 
+    /// Whether no thread may run, and none does any more.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        let is_closed = self.0.threads.load(Ordering::Relaxed) == 0;
+        self.slots().iter().all(|slot| !slot.is_taken) && is_closed
+    }
+
     /// For the calling thread.
     pub(super) fn pace(&self) -> Box<dyn Pace> {
         if self.0.gives_way {

@@ -30,7 +30,7 @@ use super::{
     ask::{ANSWER_WAIT, AskError, ask},
     compute::{Compute, ComputeEvent, SharedEngine},
     disk::{Disk, DiskError},
-    governor::{Ends as GovernorEnds, GovernorHandle},
+    governor::{Ends as GovernorEnds, GovernorHandle, Took},
     valve::Valve,
 };
 use crate::{
@@ -96,7 +96,6 @@ struct Aggregator {
 struct Running {
     swarm: SwarmId,
     aggregator: PeerId,
-    text_bytes: usize,
 }
 
 /// The way to the actor.
@@ -408,6 +407,10 @@ impl Worker {
             index,
         });
         let event = QueueEvent::Granted { aggregator: peer, grants: grants.collect() };
+        // They have come, whatever becomes of them.
+        for lease in &leases {
+            self.account(Took { bytes: lease.job.text.len() as u64, ..Took::nothing(lease.swarm) });
+        }
         let jobs: Vec<LeasedJob> =
             leases.into_iter().map(|lease| LeasedJob { swarm: lease.swarm, job: lease.job }).collect();
         let mut effects = Vec::new();
@@ -429,6 +432,7 @@ impl Worker {
             match effect {
                 QueueEffect::Store { id, item, grant } => {
                     let Some(job) = jobs.get(grant) else { continue };
+                    tracing::debug!(job = %item.key, attempt = item.attempt, "taken");
                     steps.push(QueueWrite::Store(id, item, job.clone()));
                 }
                 QueueEffect::Keep { id, item } => steps.push(QueueWrite::Keep(id, item)),

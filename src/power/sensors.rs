@@ -97,6 +97,19 @@ impl Sensors {
         }
     }
 
+    /// Memory and temperature alone, which bind the owner's own work: nobody else is asked or woken.
+    pub fn read_heat_and_memory(&mut self, now: &Moment) -> Reading {
+        let Self { root, seen, .. } = self;
+        // Limits of memory that make no sense are no limits here.
+        let _ = self.cgroup.refresh(root);
+        Reading {
+            cores: cores(),
+            memory: seen.memory.judge(sensed(memory::read(root, &self.cgroup))),
+            temperature: seen.temperature.judge(sensed(self.heat.read(root, now))),
+            ..Reading::default()
+        }
+    }
+
     /// What hears at once of a change about who is logged in.
     pub fn watch(&self) -> SessionWatch {
         self.presence.watch(&self.root)

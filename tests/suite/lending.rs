@@ -2,6 +2,7 @@
 //! sensors are files of the test's own.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    edge::{Edge, Running, assert_equal_outputs, lines, shares},
+    edge::{Edge, Running, assert_equal_outputs, lines, prose, shares},
     host::{Host, alone, swarm, wait_until, write_documents},
     namespace,
 };
@@ -140,6 +141,46 @@ fn node_that(edge: &Edge, root: &Path, state: &str) -> Running {
     running
 }
 
+#[test]
+fn heat_holds_up_the_owners_own_work_too_and_nothing_else_does() {
+    let edge = Edge::new();
+    edge.document("a.txt", prose(1, 4_000));
+    let root = laptop(&edge);
+    let temperature = |celsius: u32| {
+        put(&root, "sys/class/thermal/thermal_zone0/temp", &format!("{celsius}000"));
+    };
+    let start = |name: &str, arguments: &[&str]| {
+        let mut command = edge.command();
+        command.args(arguments).env("EDGE_TEST_SENSORS", &root);
+        edge.spawn(command, name)
+    };
+    unplug(&root);
+    temperature(99);
+    let mut stopped = start("stopped", &["embed", "docs", "-o", "out.jsonl"]);
+    edge.wait_for("stopped", "waits: 99 °C, resumes below 90 °C");
+    stopped.signal("INT");
+    assert_eq!(stopped.ended(), Some(130));
+    let mut patient = start("patient", &["embed", "docs", "-o", "out.jsonl"]);
+    edge.wait_for("patient", "waits: 99 °C");
+    temperature(60);
+    assert_eq!(patient.ended(), Some(0), "{}", edge.log("patient"));
+    assert!(edge.log("patient").contains("goes on"), "{}", edge.log("patient"));
+    // A node computes for its owner by the same rule, and says so to whoever asks.
+    temperature(98);
+    let running = node_that(&edge, &root, "paused");
+    edge.document("b.txt", prose(2, 4_000));
+    let mut through_it = start("through", &["embed", "docs", "-o", "both.jsonl"]);
+    edge.wait_for("through", "this node waits: 98 °C");
+    assert_eq!(status(&edge)["aggregator"]["waits_because"], "98 °C, resumes below 90 °C");
+    let seen = edge.run(["status"]).expect(0, &[]).stdout;
+    assert!(seen.contains("own threads wait: 98 °C, resumes below 90 °C"), "{seen}");
+    temperature(60);
+    assert_eq!(through_it.ended(), Some(0), "{}", edge.log("through"));
+    assert_eq!(status(&edge)["aggregator"]["waits_because"], Value::Null);
+    running.signal("TERM");
+    running.ended_well();
+}
+
 /// CPU time of a process so far, in hundredths of a second.
 fn ticks(process: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
@@ -171,7 +212,7 @@ fn an_unplugged_worker_stops_at_once_and_nothing_is_lost() {
     namespace::alone("lending::an_unplugged_worker_stops_at_once_and_nothing_is_lost", || {
         let hosts = swarm(2);
         let (founder, worker) = (&hosts[0], &hosts[1]);
-        write_documents(&founder.edge, 24);
+        write_documents(&founder.edge, 16);
         let root = laptop(&worker.edge);
         let lent = lend(worker, &root, "normal");
         let mut embed = founder.start(EMBED);
@@ -221,6 +262,45 @@ fn an_unplugged_worker_stops_at_once_and_nothing_is_lost() {
         let lent = lend(worker, &root, "normal");
         wait_until("lending", || status(&worker.edge)["state"] == "idle");
         assert_eq!(&status(&worker.edge)["today"]["jobs"], &today["jobs"]);
+        lent.signal("TERM");
+        lent.ended_well();
+    });
+}
+
+/// Jobs of lines that say this.
+fn jobs_of(log: &str, words: &str) -> BTreeSet<String> {
+    let told = log.lines().filter(|line| line.contains(words));
+    told.filter_map(|line| Some(line.split_once("job=")?.1.split(' ').next()?.to_owned())).collect()
+}
+
+#[test]
+fn what_a_killed_worker_had_taken_goes_on_under_the_same_leases() {
+    namespace::alone("lending::what_a_killed_worker_had_taken_goes_on_under_the_same_leases", || {
+        let hosts = swarm(2);
+        let (founder, worker) = (&hosts[0], &hosts[1]);
+        write_documents(&founder.edge, 8);
+        let root = laptop(&worker.edge);
+        let lent = lend(worker, &root, "normal");
+        let others_only = ["embed", "docs", "-o", "out.jsonl", "--swarm", "home", "--others-only", "--json"];
+        let embed = founder.start(&others_only);
+        let kept = || {
+            let log = worker.log();
+            &jobs_of(&log, " taken ") - &jobs_of(&log, "delivered")
+        };
+        worker.wait_for(DELIVERED);
+        wait_until("two jobs in the queue", || kept().len() >= 2);
+        lent.signal("KILL");
+        drop(lent);
+        // What it sent with its last breath may or may not have arrived.
+        let before = kept();
+        let lent = lend(worker, &root, "normal");
+        worker.wait_for(DELIVERED);
+        let log = worker.log();
+        let first = log.lines().find(|line| line.contains(DELIVERED)).unwrap();
+        let delivered = jobs_of(first, DELIVERED);
+        assert!(delivered.is_subset(&before), "{delivered:?} was none of {before:?}: {log}");
+        assert!(jobs_of(&log, " taken ").is_disjoint(&before), "it was leased anew: {log}");
+        ended_as_alone(founder, embed);
         lent.signal("TERM");
         lent.ended_well();
     });

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     node::{BudgetStatus, WorkerCounts},
     proto::budget::{Admission, Presence, Reading, Sensed, Supply, Totals},
-    wire::EnergySource,
+    wire::{EnergySource, SwarmId},
 };
 
 /// What a node lends at this moment.
@@ -98,12 +98,33 @@ pub struct TodayView {
     pub energy_source: String,
     /// Energy of 1,000 chunks, in millijoules.
     pub mj_per_1000_chunks: Option<u64>,
+    /// Energy of a job, in millijoules.
+    pub mj_per_job: Option<u64>,
+    /// What a busy core takes, in milliwatts beyond what the machine would have taken idle.
+    pub milliwatts_per_core: u64,
     /// Energy that a day has, in millijoules.
     pub limit_mj: Option<u64>,
     /// Bytes of texts and results.
     pub network_bytes: u64,
     /// Bytes that a day has.
     pub limit_bytes: Option<u64>,
+    /// The same by swarm.
+    pub swarms: Vec<SwarmDayView>,
+}
+
+/// What work for one swarm took today.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmDayView {
+    /// Its id; nothing for all swarms beyond those that are told apart.
+    pub id: Option<String>,
+    /// Jobs.
+    pub jobs: u64,
+    /// Their chunks.
+    pub chunks: u64,
+    /// CPU time of the compute threads.
+    pub cpu_ms: u64,
+    /// Energy, in millijoules.
+    pub energy_mj: u64,
 }
 
 impl BudgetView {
@@ -211,7 +232,7 @@ impl Told<'_> {
 
 impl TodayView {
     pub(super) fn of(lending: &BudgetStatus) -> Self {
-        let BudgetStatus { today, limits, .. } = lending;
+        let BudgetStatus { today, today_by_swarm, limits, draw, .. } = lending;
         let Totals { jobs, chunks, tokens, cpu_ms, idle_mj, network_bytes, .. } = *today;
         let each = today.per_1000_chunks();
         let is_counted = each.is_some_and(|each| each.energy.source == EnergySource::Counter);
@@ -224,9 +245,20 @@ impl TodayView {
             idle_mj,
             energy_source: if is_counted { "counter" } else { "model" }.to_owned(),
             mj_per_1000_chunks: each.map(|each| each.energy.mj),
+            mj_per_job: today.energy_mj().checked_div(jobs),
+            milliwatts_per_core: draw.milliwatts,
             limit_mj: limits.day_energy_mj,
             network_bytes,
             limit_bytes: limits.day_network_bytes,
+            swarms: today_by_swarm.iter().map(SwarmDayView::of).collect(),
         }
+    }
+}
+
+impl SwarmDayView {
+    fn of((swarm, totals): &(Option<SwarmId>, Totals)) -> Self {
+        let Totals { jobs, chunks, cpu_ms, .. } = *totals;
+        let id = swarm.map(|swarm| swarm.to_string());
+        Self { id, jobs, chunks, cpu_ms, energy_mj: totals.energy_mj() }
     }
 }

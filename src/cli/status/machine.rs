@@ -30,6 +30,7 @@ pub(super) fn lines(status: &Status) -> Vec<(&'static str, String)> {
     lines.extend(memory(sensors, status.load.memory_bytes).map(|text| ("memory", text)));
     lines.push(("device", device(sensors)));
     lines.push(("today", today(&status.today)));
+    lines.extend(energy(&status.today).map(|text| ("energy", text)));
     lines
 }
 
@@ -116,6 +117,17 @@ fn today(today: &TodayView) -> String {
     format!("{jobs}, {chunks}, {cpu} CPU, {energy}{network}")
 }
 
+/// What the work takes, apart from what the machine takes in any case.
+fn energy(today: &TodayView) -> Option<String> {
+    let (thousand, job) = (today.mj_per_1000_chunks?, today.mj_per_job?);
+    let joules = |mj: u64| human::number(mj.div_ceil(1000));
+    let source = match today.energy_source.as_str() {
+        "counter" => "counted".to_owned(),
+        _ => format!("estimated at {:.1} W a core", today.milliwatts_per_core as f64 / 1000.0),
+    };
+    Some(format!("{} J per 1,000 chunks, {} J a job, {source}", joules(thousand), joules(job)))
+}
+
 fn wh(mj: u64) -> f64 {
     mj as f64 / 3_600_000.0
 }
@@ -157,6 +169,9 @@ mod tests {
             chunks: 12_345_678,
             cpu_ms: 86_340_000,
             energy_mj: 4_000_000_000,
+            mj_per_1000_chunks: Some(123_456_000),
+            mj_per_job: Some(123_456_000),
+            milliwatts_per_core: 99_900,
             ..TodayView::default()
         };
         let status = Status { sensors: Some(sensors), today, ..Status::default() };

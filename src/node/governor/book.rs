@@ -50,6 +50,10 @@ impl Book {
         self.account.of_day(self.account.today(clock))
     }
 
+    pub(super) fn today_by_swarm(&self, clock: Option<LocalTime>) -> Vec<(Option<SwarmId>, Totals)> {
+        self.account.by_swarm(self.account.today(clock)).collect()
+    }
+
     pub(super) fn spent(&self, clock: Option<LocalTime>) -> Option<Spent> {
         self.account.spent(self.account.today(clock))
     }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     sync::mpsc::{Receiver as StdReceiver, SyncSender, TrySendError, sync_channel},
     thread,
     time::Duration,
@@ -31,16 +32,18 @@ pub(super) struct Sensing {
 }
 
 impl Sensing {
-    /// Starts them; readings come out of the channel, what else is heard goes to `actor`.
+    /// Starts them; files are read under `root`, and a clock before `newest_ms`, the newest time that the store has, is not
+    /// set. Readings come out of the channel, what else is heard goes to `actor`.
     ///
     /// # Errors
     /// What the system says when it refuses a thread.
     pub(super) fn start(
         lending: &Lending,
+        (root, newest_ms): (&Path, u64),
         actor: mpsc::Sender<Message>,
     ) -> io::Result<(Self, mpsc::Receiver<Reading>)> {
         let zone = std::env::var_os("TZ");
-        let sensors = Sensors::new(&lending.root, lending.green.clone(), zone, &moment());
+        let sensors = Sensors::new(root, lending.green.clone(), zone, &moment());
         let milliwatts = sensors.energy_model().milliwatts();
         let fetching =
             sensors.green_fetch().map(|fetch| tokio::task::spawn_local(fetch_green(fetch)).abort_handle());
@@ -48,7 +51,9 @@ impl Sensing {
         let watch = session_watch.stop();
         let (asks, asked) = sync_channel(1);
         let (sender, readings) = mpsc::channel(1);
-        thread::Builder::new().name("sensors".into()).spawn(move || read(sensors, &asked, &sender))?;
+        thread::Builder::new()
+            .name("sensors".into())
+            .spawn(move || read(sensors, newest_ms, &asked, &sender))?;
         thread::Builder::new().name("sessions".into()).spawn(move || listen(session_watch, &actor))?;
         Ok((Self { asks, watch, fetching, milliwatts }, readings))
     }
@@ -71,9 +76,9 @@ impl Drop for Sensing {
     }
 }
 
-fn read(mut sensors: Sensors, asked: &StdReceiver<()>, readings: &mpsc::Sender<Reading>) {
+fn read(mut sensors: Sensors, newest_ms: u64, asked: &StdReceiver<()>, readings: &mpsc::Sender<Reading>) {
     while asked.recv().is_ok() {
-        let reading = sensors.read(&moment());
+        let reading = sensors.read(&Moment { newest_ms, ..moment() });
         if readings.blocking_send(reading).is_err() {
             return;
         }

@@ -36,8 +36,7 @@ impl Worker {
             let Some(aggregator) = self.queue.item(id).map(|item| item.aggregator) else { continue };
             let job = match leased {
                 Some(leased) => {
-                    let text_bytes = leased.job.text.len();
-                    self.running.insert(id, Running { swarm: leased.swarm, aggregator, text_bytes });
+                    self.running.insert(id, Running { swarm: leased.swarm, aggregator });
                     Job::from_spec(leased.job, &model, &prefix).map_err(|error| match error {
                         // It was leased to this node before it had another model, or without being asked for.
                         SpecError::Chunker { .. } | SpecError::Model { .. } => Ran::Unfit,
@@ -148,8 +147,8 @@ impl Worker {
         let vectors = result.as_ref().map_or(0, |result| 4 * result.vectors.len());
         let energy = running.as_ref().and_then(|running| {
             let (swarm, is_right) = (running.swarm, result.is_ok());
-            let bytes = (running.text_bytes + vectors) as u64;
-            self.account(Took { swarm, is_right, chunks: chunks.len() as u64, tokens, cpu_ms, bytes })
+            let (chunks, bytes) = (chunks.len() as u64, vectors as u64);
+            self.account(Took { swarm, is_right, chunks, tokens, cpu_ms, bytes })
         });
         match (result, running, self.queue.item(id)) {
             (Ok(result), Some(running), Some(item)) => {

@@ -149,6 +149,13 @@ impl Account {
         sum
     }
 
+    /// What each swarm took on a day; at the end `None`, for all that there was no line for.
+    pub fn by_swarm(&self, day: u32) -> impl Iterator<Item = (Option<SwarmId>, Totals)> {
+        let (rest, told_apart): (Vec<_>, Vec<_>) =
+            self.days.get(&day).into_iter().flatten().partition(|(swarm, _)| swarm.is_none());
+        told_apart.into_iter().chain(rest).map(|(&swarm, &totals)| (swarm, totals))
+    }
+
     /// What the daily limits need to know of a day; `None` where it was forgotten, and nothing is left of it.
     pub fn spent(&self, day: u32) -> Option<Spent> {
         let is_forgotten =
@@ -231,6 +238,8 @@ mod tests {
         assert_eq!(account.spent(12), Some(Spent { day: 12, energy_mj: 0, network_bytes: 0 }));
         let (first, second) = (account.of_day(10), account.of_day(11));
         assert_eq!((first.jobs, first.tokens, first.cpu_ms, first.idle_mj), (2, 2000, 1000, 60));
+        let of = |n| account.by_swarm(10).find(|line| line.0 == Some(swarm(n))).map(|line| line.1.jobs);
+        assert_eq!((account.by_swarm(10).count(), of(1), of(2), of(3)), (2, Some(1), Some(1), None));
         let energy = Energy { mj: 7500, source: EnergySource::Model };
         assert_eq!(first.per_1000_chunks(), Some(PerThousand { energy, idle_mj: 3000 }));
         assert_eq!(second.per_1000_chunks().unwrap().energy.source, EnergySource::Counter);

@@ -13,6 +13,9 @@ use super::Timestamp;
 
 /// No slice is meant to be longer, in milliseconds: who stops the work waits for it at the worst.
 pub const SLICE_MS_MAX: u32 = 500;
+/// Where there are rests between them, slices are meant to be this part of what the thread has in 10 s, at the most: then no
+/// 10 s have much less or more than the duty, for what they begin and end with is small against it.
+const SLICE_PERCENT: u32 = 4;
 /// Tokens in a slice at least: a chunk, which nothing cuts.
 pub const SLICE_TOKENS_MIN: u32 = 256;
 
@@ -20,8 +23,6 @@ pub const SLICE_TOKENS_MIN: u32 = 256;
 const WINDOW_US: u64 = 10_000_000;
 /// Of the duty, which may be passed by 5 %; the rest is for clocks that are read in milliseconds.
 const BOUND_PERCENT: u64 = 104;
-/// The rate stays above this share of the duty where slices are as they were planned.
-const RATE_PERCENT_MIN: u64 = 93;
 /// Real slices last so much longer than planned: speed is known from the past, and texts differ.
 const STRETCH_PERCENT: u64 = 150;
 /// Sleep beyond what was asked for is no rest, up to this; what is longer was a stall, and is not made up for.
@@ -35,7 +36,7 @@ const PPM: u64 = 1_000_000;
 /// Holds one compute thread to its duty.
 ///
 /// In any 10 s the thread has no more than 1.05 times its duty, plus the slice under way where the duty fell within
-/// them; on an idle machine it has more than 0.9 times as much. This is so while slices are no longer than
+/// them; on an idle machine it has more than 0.9 times as much in any. This is so while slices are no longer than
 /// 1.5 times [`Pacer::slice_ms`]; longer ones are met with a lower rate, at the least half the duty.
 #[derive(Clone, Debug)]
 pub struct Pacer {
@@ -74,15 +75,10 @@ impl Pacer {
         self.settle(now, duty_permille, 0)
     }
 
-    /// How long a slice is meant to be, in milliseconds, [`SLICE_MS_MAX`] at most: a small share of 10 s has no room for
-    /// long ones.
+    /// How long a slice is meant to be, in milliseconds, [`SLICE_MS_MAX`] at most.
     pub fn slice_ms(&self) -> u32 {
-        let duty = u64::from(self.duty_permille);
-        // `rate ≥ RATE_PERCENT_MIN · duty`, solved for the longest slice.
-        let room_us = duty * (WINDOW_US * (BOUND_PERCENT - RATE_PERCENT_MIN) / 100 - OVERSLEEP_US) / 1000;
-        let longest_us = room_us * 100_000 / (100_000 - RATE_PERCENT_MIN * duty);
-        let planned_ms = longest_us * 100 / STRETCH_PERCENT / 1000;
-        u32::try_from(planned_ms).unwrap_or(SLICE_MS_MAX).clamp(1, SLICE_MS_MAX)
+        let duty_ms = u32::try_from(WINDOW_US / 1_000_000).unwrap_or(1) * u32::from(self.duty_permille);
+        if self.duty_permille >= 1000 { SLICE_MS_MAX } else { (duty_ms * SLICE_PERCENT / 100).max(1) }
     }
 
     /// How many tokens a slice may have at the measured speed, in tokens per second of CPU time, 0 where that is not known;

@@ -124,6 +124,7 @@ impl Policy {
             Standing::Paused { end: Some(end) } => Some(now.after(end.left(wall_ms))),
             _ => None,
         };
+        let gates = Rule::ALL.map(|rule| rule.gate(limits.is_own));
         let mut policy = Self {
             limits,
             standing,
@@ -136,7 +137,7 @@ impl Policy {
             heard: Heard::default(),
             attendance: Attendance::new(),
             days: Days::default(),
-            gates: Rule::ALL.map(Rule::gate),
+            gates,
             shape: Shape::new(),
             budget: Budget {
                 threads: 0,

@@ -61,9 +61,10 @@ impl Rule {
         Self::Quota,
     ];
 
-    /// An open gate with the rule's dwell time.
-    pub(super) fn gate(self) -> Gate {
+    /// An open gate with the rule's dwell time; who waits for the owner's own work waits no longer than must be.
+    pub(super) fn gate(self, is_own: bool) -> Gate {
         Gate::new(match self {
+            _ if is_own => QUICK,
             Self::Heat | Self::Throttle | Self::Memory | Self::Green => SLOW,
             _ => QUICK,
         })

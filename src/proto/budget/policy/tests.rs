@@ -247,9 +247,10 @@ fn the_owners_own_work_is_bound_by_heat_and_memory_alone() {
     own.handle(Event::Works(true));
     own.wait(1000);
     assert!(own.is_open(), "no sensor that fails stops who waits: {:?}", own.said());
-    own.read(Reading { temperature: heat(75_001), ..bad.clone() });
-    assert_eq!(own.said(), ["76 °C, resumes below 70 °C"]);
-    own.run(61, &bad);
+    own.read(Reading { temperature: heat(80_001), ..bad.clone() });
+    assert_eq!(own.said(), ["81 °C, resumes below 75 °C"]);
+    own.run(11, &bad);
+    assert!(own.is_open(), "{:?}", own.said());
     own.read(Reading { memory: Sensed::Is(Memory { available_bytes: 49, total_bytes: 1000 }), ..bad });
     assert_eq!(own.codes(), ["low_memory"]);
 }
