@@ -26,4 +26,4 @@ esac
 while read -r align; do
     ((align >= least)) || die "$1" "mapped in steps of $align bytes, which a kernel with pages of $least refuses"
 done < <(readelf -lW "$1" | awk '$1 == "LOAD" { print $NF }')
-size -A -d "$1" | awk '$2 > 1000000 { printf "  %-18s %9d bytes\n", $1, $2 }'
+size -A -d "$1" | awk '$2 + 0 > 1000000 { printf "  %-18s %9d bytes\n", $1, $2 }'
