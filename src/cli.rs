@@ -14,6 +14,7 @@ mod id;
 mod lend;
 mod logs;
 mod model;
+mod names;
 mod node;
 mod process;
 mod queue;
@@ -147,6 +148,7 @@ enum Command {
 
 /// Parses, runs, prints the error chain, gives the exit code.
 pub fn main() -> ExitCode {
+    names::stay_inside();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

@@ -8,6 +8,7 @@ mod budget;
 mod dead;
 mod env;
 mod error;
+mod file;
 mod identity;
 mod lock;
 mod meta_page;

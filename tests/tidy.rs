@@ -139,6 +139,23 @@ fn what_stands_at_the_top_earns_it() {
     assert!(strange.is_empty(), "{strange:?}");
 }
 
+/// `cross` compiles in containers, where nobody here has seen it: what can be held is that it is told the same.
+#[test]
+fn cross_toml_says_what_build_sh_says() {
+    let script = fs::read_to_string("cross/build.sh").unwrap();
+    let targets = fs::read_to_string("cross/targets.sh").unwrap();
+    let containers = fs::read_to_string("Cross.toml").unwrap();
+    let flags = script.lines().find_map(|line| line.strip_prefix("flags='")?.strip_suffix('\'')).unwrap();
+    let triples: Vec<&str> =
+        targets.split("triple=").skip(1).map(|rest| rest.split(' ').next().unwrap()).collect();
+    assert_eq!(triples.len(), 3);
+    for triple in triples {
+        let name = triple.to_uppercase().replace('-', "_");
+        assert!(containers.contains(&format!("[target.{triple}.env]")), "{triple}");
+        assert!(containers.contains(&format!("'CARGO_TARGET_{name}_RUSTFLAGS={flags}'")), "{triple}");
+    }
+}
+
 fn rust_files(dir: &Path) -> Vec<PathBuf> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir).unwrap() {

@@ -18,6 +18,7 @@ use heed::{
 
 use super::{
     DATA_FILE, DirectoryLock, StoreError,
+    file::{disk_bytes, extend, file_error, free_bytes, has_addresses, set_file_aside, sync_folder},
     meta_page::{Shape, inspect},
 };
 use crate::wire;
@@ -40,8 +41,6 @@ const DAMAGED: u8 = 9;
 const FREE_BYTES_MIN: u64 = 1 << 20;
 /// Value of the write that is tried when a store is opened; contiguous, so free pages hardly ever offer it.
 const TRIAL_BYTES: usize = 1 << 20;
-/// Set-aside files that are kept before somebody has to look.
-const BROKEN_KEPT_MAX: u32 = 9;
 
 pub(super) type Table = Database<'static, Bytes, Bytes>;
 
@@ -333,7 +332,15 @@ impl Store {
         if self.map_bytes >= MAP_BYTES_MAX {
             return Err(StoreError::Ceiling { what, bytes: self.map_bytes });
         }
-        let larger = self.map_bytes.saturating_mul(2).min(MAP_BYTES_MAX);
+        self.grow_to(what, self.map_bytes.saturating_mul(2).min(MAP_BYTES_MAX))
+    }
+
+    fn grow_to(&mut self, what: &'static str, larger: usize) -> Result<(), StoreError> {
+        // LMDB gives the old map back before it asks for the new one, and is left without any where it gets none: the next
+        // transaction would be the end of the process. A 32-bit one may well have no such gap among its addresses.
+        if !has_addresses(larger) {
+            return Err(StoreError::Ceiling { what, bytes: self.map_bytes });
+        }
         extend(&self.path, larger)?;
         #[expect(unsafe_code, reason = "&mut self: no transaction of this environment is open")]
         unsafe { self.env.resize(larger) }.map_err(|source| self.write_error(what, source))?;
@@ -439,57 +446,11 @@ fn map_bytes_for(length: u64) -> usize {
     bytes
 }
 
-fn extend(path: &Path, bytes: usize) -> Result<(), StoreError> {
-    OpenOptions::new()
-        .write(true)
-        .open(path)
-        .and_then(|file| file.set_len(bytes as u64))
-        .map_err(|e| file_error("extend", path, e))
-}
-
-/// Bytes that the disk of `path` has left; a disk that does not tell has enough.
-fn free_bytes(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
-}
-
-/// A name is durable only when its folder is.
-fn sync_folder(path: &Path) -> Result<(), StoreError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| file_error("sync the folder of", path, e))
-}
-
 fn deaths(marker: &Path) -> u8 {
     match fs::read(marker).as_deref() {
         Ok([digit @ b'0'..=b'9']) => digit - b'0',
         _ => 0,
     }
-}
-
-fn set_file_aside(path: &Path) -> Result<PathBuf, StoreError> {
-    let free = (1..=BROKEN_KEPT_MAX)
-        .map(|n| path.with_extension(format!("mdb.broken-{n}")))
-        .find(|candidate| !candidate.exists());
-    let Some(aside) = free else {
-        let full = io::Error::other(format!(
-            "{BROKEN_KEPT_MAX} damaged ones are kept already: look at the disk, then remove them"
-        ));
-        return Err(file_error("set aside", path, full));
-    };
-    fs::rename(path, &aside).map_err(|e| file_error("set aside", path, e))?;
-    let _ = fs::remove_file(path.with_file_name("lock.mdb"));
-    Ok(aside)
-}
-
-fn disk_bytes(path: &Path) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    // Blocks count what is really taken, the length counts the sparse end as well. Always in units of 512.
-    Ok(fs::metadata(path)?.blocks() * 512)
-}
-
-fn file_error(action: &'static str, path: &Path, source: io::Error) -> StoreError {
-    StoreError::File { action, path: path.to_owned(), source }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Which vector instructions this machine has, and the loops that are compiled once for each.
-#![expect(unsafe_code, reason = "vector instructions need a check at run time")]
+#![cfg_attr(
+    target_arch = "x86_64",
+    expect(unsafe_code, reason = "vector instructions need a check at run time")
+)]
 
 use super::{lanes, tiles};
 

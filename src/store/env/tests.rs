@@ -68,6 +68,46 @@ fn the_map_grows_by_itself() {
 }
 
 #[test]
+fn a_store_at_its_ceiling_says_so_and_keeps_what_it_has() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = open(directory.path()).unwrap().store;
+    // Where a store of 1 GiB stands on a 32-bit machine.
+    store.map_bytes = MAP_BYTES_MAX;
+    let kept = (0..).find_map(|n| store.put_results(&[(key(n), result(n, 100_000))]).err().map(|e| (n, e)));
+    let Some((kept, StoreError::Ceiling { bytes: MAP_BYTES_MAX, .. })) = kept else { panic!("{kept:?}") };
+    assert!((0..kept).all(|n| store.result(&key(n)).unwrap() == Found::Result(result(n, 100_000))));
+    drop(store);
+    let mut store = open(directory.path()).unwrap().store;
+    store.put_results(&[(key(kept), result(kept, 100_000))]).unwrap();
+    assert!(store.map_bytes > MAP_BYTES_START);
+}
+
+/// A 32-bit process may have no addresses for a map that is allowed.
+#[test]
+fn a_map_that_finds_no_addresses_is_a_ceiling_and_no_damage() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = open(directory.path()).unwrap().store;
+    store.put_results(&[(key(1), result(1, 8))]).unwrap();
+    let told = store.grow_to("a test", usize::MAX - 0xffff);
+    assert!(matches!(told, Err(StoreError::Ceiling { bytes: MAP_BYTES_START, .. })), "{told:?}");
+    assert_eq!(store.result(&key(1)).unwrap(), Found::Result(result(1, 8)));
+    store.put_results(&[(key(2), result(2, 8))]).unwrap();
+    drop(store);
+    let opened = open(directory.path()).unwrap();
+    assert!(opened.set_aside.is_none());
+    assert_eq!(opened.store.result(&key(2)).unwrap(), Found::Result(result(2, 8)));
+}
+
+/// The pages of a Raspberry Pi 5 have 16 KiB, those of other ARM kernels 64.
+#[test]
+fn every_map_has_a_whole_number_of_the_largest_pages() {
+    for length in [0, 1, 4096, 16 << 20, (16 << 20) + 1, 3 << 29, u64::MAX] {
+        let bytes = map_bytes_for(length);
+        assert!(bytes.is_multiple_of(65_536) && bytes <= MAP_BYTES_MAX, "{length} -> {bytes}");
+    }
+}
+
+#[test]
 fn a_damaged_record_is_found_and_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = open(directory.path()).unwrap().store;
