@@ -16,8 +16,8 @@ use crate::{
     api::{Client, ClientError, SYSTEM_SOCKET, Server, SocketPlace, view::PeerView},
     inference::{ModelFolder, Stop},
     node::{
-        BootstrapAddress, Change, GreenSource, Lending, Node, NodeOptions, SwarmAnswer, SwarmCommand, decide,
-        free_port, own_addresses, wall_clock_ms,
+        BootstrapAddress, Change, GreenSource, Lending, Node, NodeOptions, Supervisor, SwarmAnswer,
+        SwarmCommand, decide, free_port, own_addresses, wall_clock_ms,
     },
     proto::membership::Swarms,
     store::{DirectoryLock, Identity, LockError, Store},
@@ -199,12 +199,14 @@ pub(super) struct Threads {
 }
 
 /// What a node is for beside this machine's own work.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Duty {
     /// Others find each other through it.
     pub(super) serves: bool,
     /// It is in the public pool.
     pub(super) public: bool,
+    /// Somebody watches over it.
+    pub(super) supervisor: Option<Supervisor>,
 }
 
 /// How a node of this process takes part.
@@ -224,7 +226,19 @@ fn options(
     let (lent_threads, own_threads) = (threads.lent, threads.own);
     let lending = if lent_threads > 0 { Some(lending(context)?) } else { None };
     let (serves, gives_way) = (duty.serves, context.config.gives_way());
-    Ok(NodeOptions { port, lent_threads, gives_way, lending, own_threads, mdns, bootstrap, serves, public })
+    let supervisor = duty.supervisor;
+    Ok(NodeOptions {
+        port,
+        lent_threads,
+        gives_way,
+        lending,
+        own_threads,
+        mdns,
+        bootstrap,
+        serves,
+        public,
+        supervisor,
+    })
 }
 
 /// How this machine is lent, as its owner set it.
