@@ -70,8 +70,13 @@ check_machine() {
         die "systemd does not run here, so there is nothing to start edge: \`edge run\` by hand, or by whatever starts services here, does the same"
 }
 
+# `installed`, or `config-files` where a removal left them; nothing where dpkg knows of no such package.
+package_status() {
+    dpkg-query -W -f '${db:Status-Status}' edge 2> /dev/null || true
+}
+
 is_packaged() {
-    [ "$(dpkg-query -W -f '${db:Status-Status}' edge 2> /dev/null)" = installed ]
+    [ "$(package_status)" = installed ]
 }
 
 from_package() {
@@ -154,9 +159,13 @@ uninstall() {
     [ "$(id -u)" = 0 ] || die "a service is root's to remove: run  sudo $0 --uninstall"
     local has_systemd=''
     if [ -d /run/systemd/system ]; then has_systemd=yes; fi
-    if is_packaged; then
+    local status
+    status=$(package_status)
+    if [ "$status" = installed ]; then
         if [ "$has_systemd" ]; then systemctl disable --quiet --now edge.service; fi
         dpkg "$([ "$purge" ] && echo --purge || echo --remove)" edge
+    elif [ "$status" = config-files ] && [ ! -e "$unit" ]; then
+        [ -z "$purge" ] || dpkg --purge edge
     else
         if [ "$has_systemd" ] && [ -e "$unit" ]; then systemctl disable --quiet --now edge.service; fi
         rm -f "$unit" "$unit.d/backoff.conf" /etc/systemd/system/edge.slice /etc/systemd/user/edge.{service,slice} \

@@ -103,6 +103,15 @@ fn patience(error: &anyhow::Error) -> Option<Duration> {
 
 /// The user's node; the system's, where this user has never had one and may use it.
 pub(super) fn running(context: &Context) -> anyhow::Result<Option<Client>> {
+    found(context, |client| client.get::<Vec<PeerView>>("/v1/peers").is_ok())
+}
+
+/// The same, to look at its status, which every user may.
+pub(super) fn to_look_at(context: &Context) -> anyhow::Result<Option<Client>> {
+    found(context, |_| true)
+}
+
+fn found(context: &Context, may: impl FnOnce(&mut Client) -> bool) -> anyhow::Result<Option<Client>> {
     let own = place(context);
     if let Some(client) = Client::connect(&own)? {
         return Ok(Some(client));
@@ -114,7 +123,7 @@ pub(super) fn running(context: &Context) -> anyhow::Result<Option<Client>> {
     let Some(mut client) = Client::connect(&SocketPlace::at(SYSTEM_SOCKET.into(), true))? else {
         return Ok(None);
     };
-    if client.get::<Vec<PeerView>>("/v1/peers").is_err() {
+    if !may(&mut client) {
         return Ok(None);
     }
     talk::say(&format!("through the system's node at {SYSTEM_SOCKET}"));
