@@ -13,6 +13,7 @@ mod human;
 mod id;
 mod lend;
 mod logs;
+mod man;
 mod model;
 mod names;
 mod node;
@@ -144,6 +145,13 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
+    /// Write a manual page for each command into a folder
+    #[command(hide = true)]
+    Man {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// Parses, runs, prints the error chain, gives the exit code.
@@ -182,6 +190,9 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         stdout().write_all(&script)?;
         return Ok(Exit::Done);
     }
+    if let Command::Man { folder } = command {
+        return man::run(Arguments::command(), &folder);
+    }
     let context = match &command {
         Command::Embed(embed) => Context::new(&global, embed.settings()),
         Command::Bench(bench) => Context::new(&global, bench.settings()),
@@ -211,6 +222,6 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Model(command) => model::run(command, &context),
         Command::Store(command) => store::run(&command, &context),
         Command::Id(arguments) => id::run(&arguments, &context),
-        Command::Config(_) | Command::Completions { .. } => Ok(Exit::Done),
+        Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
     }
 }

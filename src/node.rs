@@ -21,6 +21,7 @@ mod pool;
 mod priority;
 mod running;
 mod runs;
+mod supervisor;
 mod swarms;
 mod valve;
 mod worker;
@@ -45,6 +46,7 @@ pub use mesh::PeerInfo;
 pub use models::{ModelPlace, ModelsError, add_model, find_model, list_models, model_places};
 pub use priority::session_gives_way;
 pub use running::{Node, NodeOptions};
+pub use supervisor::{SUPERVISOR_VARIABLES, Supervisor, SupervisorError};
 pub use swarms::{Change, InviteView, SwarmAnswer, SwarmCommand, SwarmView, SwarmsError, decide, place};
 pub use worker::WorkerCounts;
 

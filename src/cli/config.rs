@@ -9,7 +9,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{context::Context, exit::Exit, talk};
-use crate::config::{SETTINGS, Setting, nearest};
+use crate::config::{SETTINGS, Setting, example, nearest};
 
 const EXAMPLE: &str = "\
 A setting is read from, later ones winning: its default; ~/.config/edge/config.toml or
@@ -28,10 +28,17 @@ pub(super) enum Command {
     Show,
     /// Say whether the settings are right, and what is wrong
     Check,
+    /// Print a file with every setting and its default, to edit
+    Example,
 }
 
 /// Runs `edge config …`; `context` is an error where the settings are.
 pub(super) fn run(command: Command, context: anyhow::Result<Context>, json: bool) -> anyhow::Result<Exit> {
+    if let Command::Example = command {
+        // Who has a wrong file needs this the most.
+        write!(stdout(), "{}", example()?)?;
+        return Ok(Exit::Done);
+    }
     let context = context?;
     for name in unknown_variables() {
         let meant = nearest(&name, SETTINGS.iter().map(Setting::variable));
@@ -42,6 +49,7 @@ pub(super) fn run(command: Command, context: anyhow::Result<Context>, json: bool
         Command::Check => talk::say("the settings are right"),
         Command::Show if json => writeln!(stdout(), "{}", as_json(&context))?,
         Command::Show => show(&context)?,
+        Command::Example => {}
     }
     Ok(Exit::Done)
 }

@@ -16,8 +16,8 @@ use crate::{
     api::{Client, ClientError, SYSTEM_SOCKET, Server, SocketPlace, view::PeerView},
     inference::{ModelFolder, Stop},
     node::{
-        BootstrapAddress, Change, GreenSource, Lending, Node, NodeOptions, SwarmAnswer, SwarmCommand, decide,
-        free_port, own_addresses, wall_clock_ms,
+        BootstrapAddress, Change, GreenSource, Lending, Node, NodeOptions, Supervisor, SwarmAnswer,
+        SwarmCommand, decide, free_port, own_addresses, wall_clock_ms,
     },
     proto::membership::Swarms,
     store::{DirectoryLock, Identity, LockError, Store},
@@ -103,6 +103,15 @@ fn patience(error: &anyhow::Error) -> Option<Duration> {
 
 /// The user's node; the system's, where this user has never had one and may use it.
 pub(super) fn running(context: &Context) -> anyhow::Result<Option<Client>> {
+    found(context, |client| client.get::<Vec<PeerView>>("/v1/peers").is_ok())
+}
+
+/// The same, to look at its status, which every user may.
+pub(super) fn to_look_at(context: &Context) -> anyhow::Result<Option<Client>> {
+    found(context, |_| true)
+}
+
+fn found(context: &Context, may: impl FnOnce(&mut Client) -> bool) -> anyhow::Result<Option<Client>> {
     let own = place(context);
     if let Some(client) = Client::connect(&own)? {
         return Ok(Some(client));
@@ -114,7 +123,7 @@ pub(super) fn running(context: &Context) -> anyhow::Result<Option<Client>> {
     let Some(mut client) = Client::connect(&SocketPlace::at(SYSTEM_SOCKET.into(), true))? else {
         return Ok(None);
     };
-    if client.get::<Vec<PeerView>>("/v1/peers").is_err() {
+    if !may(&mut client) {
         return Ok(None);
     }
     talk::say(&format!("through the system's node at {SYSTEM_SOCKET}"));
@@ -199,12 +208,14 @@ pub(super) struct Threads {
 }
 
 /// What a node is for beside this machine's own work.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Duty {
     /// Others find each other through it.
     pub(super) serves: bool,
     /// It is in the public pool.
     pub(super) public: bool,
+    /// Somebody watches over it.
+    pub(super) supervisor: Option<Supervisor>,
 }
 
 /// How a node of this process takes part.
@@ -224,6 +235,7 @@ fn options(
     let (lent_threads, own_threads) = (threads.lent, threads.own);
     let lending = if lent_threads > 0 { Some(lending(context)?) } else { None };
     let (serves, gives_way) = (duty.serves, context.config.gives_way());
+    let supervisor = duty.supervisor;
     Ok(NodeOptions {
         port,
         lent_threads,
@@ -235,6 +247,7 @@ fn options(
         bootstrap,
         serves,
         public,
+        supervisor,
     })
 }
 

@@ -1,6 +1,7 @@
 //! `edge run`: lends this machine to the swarms it is in, until it is told to stop.
 
 use std::{
+    env, process,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +19,7 @@ use super::{
 use crate::{
     api::Client,
     inference::Stop,
-    node::{BOOTSTRAP_PORT, find_model, session_gives_way},
+    node::{BOOTSTRAP_PORT, SUPERVISOR_VARIABLES, Supervisor, find_model, session_gives_way},
     store::{DirectoryLock, LockError},
 };
 
@@ -28,8 +29,11 @@ Examples:
   edge run --threads 1 --port 4500   with one, on a port that a firewall lets through
   edge run --bootstrap-node          where others of our swarms find each other
 
-Ctrl-C gives back what is not begun, delivers what is done, and ends.";
+Ctrl-C gives back what is not begun, delivers what is done, and ends. A service manager that waits for
+the node (NOTIFY_SOCKET, as systemd sets it) hears when it is ready, lives and ends.";
 
+/// What is done when it is told to stop.
+const ENDS: &str = "giving back what is not begun, delivering what is done";
 /// How long it waits for a command that has the data directory.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 /// Between two looks at that.
@@ -83,6 +87,7 @@ impl Arguments {
 
 /// Runs `edge run`.
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Exit> {
+    let supervisor = supervisor();
     let stop = stop_on_signals()?;
     let mut bell = Bell::on_signals()?;
     let folder = find_model(context.config.model(), &context.config.data_dir())?;
@@ -107,7 +112,7 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     };
     let threads = Threads { lent, own: context.threads() };
     let public = arguments.swarm.is_some() || alone.store.public()?.is_some();
-    let duty = Duty { serves: arguments.bootstrap_node, public };
+    let duty = Duty { serves: arguments.bootstrap_node, public, supervisor: supervisor.clone() };
     if context.config.gives_way() {
         session_gives_way();
     }
@@ -116,23 +121,44 @@ pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Ex
     let names: Vec<String> = names.chain(public.then(|| "public".to_owned())).collect();
     let (id, port) = (context.identity()?.peer_id().short(), node.port());
     let threads = super::human::count(lent as u64, "thread");
-    talk::say(&match names.is_empty() {
+    let begins = match names.is_empty() {
         false => {
             format!("node {id} listens on UDP port {port}, lends up to {threads} to {}", names.join(", "))
         }
         true => format!(
             "node {id} listens on UDP port {port}; it is in no swarm yet and lends to nobody: `edge swarm create NAME` founds one, `edge swarm join TICKET` joins one"
         ),
-    });
+    };
+    talk::say(&begins);
+    supervisor.iter().for_each(|supervisor| supervisor.ready(&begins));
     while !stop.is_asked() && !is_over.load(Ordering::SeqCst) {
         bell.wait();
     }
     let was_asked = stop.is_asked();
+    let ends = if was_asked { ENDS } else { "the node has ended; the log says why" };
     if was_asked {
-        talk::say("giving back what is not begun, delivering what is done");
+        talk::say(ends);
     }
+    supervisor.iter().for_each(|supervisor| supervisor.stopping(ends));
     node.stop()?;
     Ok(if was_asked { Exit::Done } else { Exit::Unable })
+}
+
+/// Whoever started this process and wants to hear of it. Only threads that this one starts come after it: nobody reads the
+/// environment meanwhile.
+fn supervisor() -> Option<Supervisor> {
+    let found = Supervisor::named_by(|name| env::var_os(name), process::id());
+    for name in SUPERVISOR_VARIABLES {
+        // SAFETY: this process has one thread yet.
+        #[expect(unsafe_code, reason = "a child would speak in our name")]
+        unsafe {
+            env::remove_var(name);
+        }
+    }
+    found.unwrap_or_else(|error| {
+        talk::say(&super::human::chain(&error));
+        None
+    })
 }
 
 /// Takes the lock; waits a while for a command that has it, but not for another node.

@@ -44,7 +44,11 @@ pub(super) struct Arguments {
 /// Runs `edge status`.
 pub(super) fn run(arguments: &Arguments, context: &Context) -> anyhow::Result<Exit> {
     let stop = stop_on_signals()?;
-    let mut client = match Seat::take(context, "status", &stop)? {
+    let seat = match node::to_look_at(context)? {
+        Some(client) => Seat::Running(client),
+        None => Seat::take(context, "status", &stop)?,
+    };
+    let mut client = match seat {
         Seat::Running(client) => client,
         Seat::Alone(alone) => {
             let status = at_rest(&alone.store, context)?;

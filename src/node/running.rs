@@ -26,6 +26,7 @@ use super::{
     governor::{Governor, GovernorHandle, Lending, Message as ToGovernor, Signals as GovernorSignals},
     mesh::{Mesh, MeshHandle, Message as ToMesh, Signals, Start as MeshStart},
     own_limits::OwnLimits,
+    supervisor::Supervisor,
     valve::Valve,
     worker::{Message as ToWorker, Start as WorkerStart, Worker, WorkerHandle},
 };
@@ -65,6 +66,8 @@ pub struct NodeOptions {
     pub serves: bool,
     /// It is in the public pool, by way of these nodes; `None` where it is not.
     pub public: Option<Vec<BootstrapAddress>>,
+    /// Who started this process and wants to hear that the node lives.
+    pub supervisor: Option<Supervisor>,
 }
 
 /// A running node. Dropping it drains it and waits.
@@ -221,11 +224,11 @@ async fn run(
     };
     let mesh = Mesh::start(start, &mut actors, cancelled.clone()).await?;
     let mdns = if options.mdns { announce(port, &mesh, &mut actors) } else { None };
-    let find = |address| find_bootstrap(address, mesh.clone(), cancelled.clone());
-    options.bootstrap.into_iter().map(find).for_each(|finding| drop(actors.spawn_local(finding)));
+    look_for(options.bootstrap, &mesh, &mut actors, &cancelled);
     tracing::info!(peer = %peer.short(), port, "node listens");
     let facts = Facts { peer, port, limits, engine };
     let control = Control::new(facts, disk, aggregator, worker.clone(), mesh.clone(), governor.clone());
+    options.supervisor.into_iter().for_each(|supervisor| supervisor.watch(&control, &mut actors, &cancelled));
     ready.send((control, store_thread)).map_err(|_| NodeError::Ended)?;
     let ended = until_over(&stop, &mut actors).await;
     drain(&worker, governor.as_ref(), &mesh, mdns).await;
@@ -301,6 +304,17 @@ async fn pass_on(mut sightings: Sightings, mesh: MeshHandle) -> Result<(), NodeE
         }
     }
     Ok(())
+}
+
+fn look_for(
+    bootstrap: Vec<BootstrapAddress>,
+    mesh: &MeshHandle,
+    actors: &mut JoinSet<Result<(), NodeError>>,
+    cancelled: &CancellationToken,
+) {
+    for address in bootstrap {
+        actors.spawn_local(find_bootstrap(address, mesh.clone(), cancelled.clone()));
+    }
 }
 
 async fn find_bootstrap(
