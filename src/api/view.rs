@@ -21,6 +21,7 @@ pub const VERSION: u32 = 1;
 
 /// `edge status`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Status {
     /// Of the node.
     pub peer_id: String,
@@ -82,6 +83,7 @@ pub struct QueueView {
 
 /// Jobs that were asked for here.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AggregatorView {
     /// They wait for a worker.
     pub ready: usize,

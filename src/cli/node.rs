@@ -19,7 +19,7 @@ use crate::{
         BootstrapAddress, Change, GreenSource, Lending, Node, NodeOptions, Supervisor, SwarmAnswer,
         SwarmCommand, decide, free_port, own_addresses, wall_clock_ms,
     },
-    proto::membership::Swarms,
+    proto::{budget::Limits, membership::Swarms},
     store::{DirectoryLock, Identity, LockError, Store},
 };
 
@@ -242,6 +242,7 @@ fn options(
         gives_way,
         lending,
         own_threads,
+        own_limits: own_limits(context)?,
         sensors: sensors_root(),
         mdns,
         bootstrap,
@@ -258,6 +259,11 @@ pub(super) fn lending(context: &Context) -> anyhow::Result<Lending> {
     let green = green.map(|text| GreenSource::parse(text, context.config.green_age())).transpose();
     let green = green.map_err(|error| UsageError(error.to_string()))?;
     Ok(Lending { limits, green })
+}
+
+/// What binds the owner's own work.
+pub(super) fn own_limits(context: &Context) -> anyhow::Result<Limits> {
+    Ok(context.config.limits().map_err(UsageError)?.own_beside())
 }
 
 /// Where the system's files are; tests lay false ones elsewhere.

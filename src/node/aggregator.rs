@@ -136,6 +136,9 @@ pub(super) struct Aggregator {
     totals: AggregatorTotals,
     parked: Vec<Parked>,
     compute: Compute,
+    limits: OwnLimits,
+    /// Own threads wait: what they have is leased to others meanwhile.
+    is_waiting: bool,
     model: ModelHash,
     windows: BTreeMap<u64, Vec<(Attempt, ContentKey)>>,
     next_window: u64,
@@ -205,8 +208,10 @@ impl Aggregator {
             dead: BTreeMap::new(),
             totals: AggregatorTotals::default(),
             parked: Vec::new(),
+            is_waiting: false,
             model: engine.folder().hash(),
             compute: Compute::new(engine.clone(), threads, limits.pace(), computed),
+            limits,
             windows: BTreeMap::new(),
             next_window: 0,
             speed: Speed::default(),
@@ -249,6 +254,7 @@ impl Aggregator {
             if self.compute.let_go_at().is_some_and(|at| at <= Instant::now()) {
                 self.compute.let_go();
             }
+            self.follow_limits();
             self.keep_own_leases();
             self.say_demand();
             // A pull that finds nothing costs most, so they are asked again only when something has changed.

@@ -30,7 +30,6 @@ use crate::{
             Supply, Totals,
         },
     },
-    store::Store,
     wire::{PowerSource, SwarmId},
 };
 
@@ -202,11 +201,9 @@ impl Governor {
         tasks: &mut JoinSet<Result<(), NodeError>>,
         cancelled: CancellationToken,
     ) -> Result<GovernorHandle, NodeError> {
-        let read = |store: &mut Store| Ok((store.standing()?, store.account()?, store.newest_ms()?));
-        let (standing, account, newest_ms) = disk.call(read).await?;
+        let (standing, account) = disk.call(|store| Ok((store.standing()?, store.account()?))).await?;
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
-        let (sensing, heard) =
-            Sensing::start(&lending, (&root, newest_ms), sender.clone()).map_err(NodeError::Thread)?;
+        let (sensing, heard) = Sensing::start(&lending, &root, sender.clone()).map_err(NodeError::Thread)?;
         let begun = Instant::now();
         let actor = Self {
             policy: Policy::new(Timestamp::default(), lending.limits, standing, wall_clock_ms()),

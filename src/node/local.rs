@@ -12,6 +12,7 @@ use std::{
 use super::own_limits::OwnLimits;
 use crate::{
     inference::{Computed, Engine, Job, JobError, ModelError, ModelFolder, Pool, Stop},
+    proto::budget::Limits,
     store::{DirectoryLock, Found, GcReport, Store, StoreError, is_expired},
     wire::{ContentKey, PeerId, Run, RunId, RunState, SegmentResult},
 };
@@ -170,8 +171,8 @@ pub struct LocalRun {
 }
 
 impl LocalRun {
-    /// Over an open store, whose directory's lock this keeps; the sensors of heat and memory are files under `sensors`, `/` in
-    /// real life. Nothing is loaded or started yet.
+    /// Over an open store, whose directory's lock this keeps; heat and memory are held to `limits`, by files under `sensors`,
+    /// `/` in real life. Nothing is loaded or started yet.
     pub fn new(
         store: Store,
         folder: ModelFolder,
@@ -179,11 +180,11 @@ impl LocalRun {
         threads: usize,
         stop: Stop,
         lock: DirectoryLock,
-        sensors: &Path,
+        (sensors, limits): (&Path, Limits),
     ) -> Self {
         Self {
             _lock: lock,
-            limits: OwnLimits::new(sensors, threads),
+            limits: OwnLimits::new(sensors, limits, threads),
             is_waiting: false,
             store,
             folder,

@@ -26,6 +26,9 @@ use crate::{
 /// Between two readings: a device does not get hot in less.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// What the sensors said that long ago binds nobody any more.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
 /// Holds up threads that compute for the owner. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub(super) struct OwnLimits(Arc<Shared>);
@@ -34,10 +37,11 @@ pub(super) struct OwnLimits(Arc<Shared>);
 struct Shared {
     /// Under which the files of the system are read.
     root: PathBuf,
+    limits: Limits,
     threads: usize,
     valve: Valve,
-    /// Why they wait, where they do.
-    waits_because: Mutex<Option<String>>,
+    /// Why they wait, where they do, and when the sensors said so last.
+    waits_because: Mutex<Option<(String, Instant)>>,
     /// Whoever computes keeps it.
     watch: Mutex<Weak<Watch>>,
 }
@@ -49,12 +53,12 @@ struct Watch {
 }
 
 impl OwnLimits {
-    /// For so many threads at most. Until the first reading they run.
-    pub(super) fn new(root: &Path, threads: usize) -> Self {
+    /// For so many threads at most, with the sensors' files under `root`. Until the first reading they run.
+    pub(super) fn new(root: &Path, limits: Limits, threads: usize) -> Self {
         let valve = Valve::new(threads, false);
         valve.set(threads, 1000);
         let (waits_because, watch) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { root: root.to_owned(), threads, valve, waits_because, watch }))
+        Self(Arc::new(Shared { root: root.to_owned(), limits, threads, valve, waits_because, watch }))
     }
 
     /// For each of the threads.
@@ -69,8 +73,14 @@ impl OwnLimits {
     }
 
     /// Why nothing is computed at the moment, for people: `97 °C, resumes below 90 °C`.
+    /// To be asked now and then while something is to be computed: where the sensors have fallen silent it lets it go on.
     pub(super) fn waits_because(&self) -> Option<String> {
-        locked(&self.0.waits_because).clone()
+        let (why, said) = locked(&self.0.waits_because).clone()?;
+        if said.elapsed() > SILENCE_MAX {
+            self.open();
+            return None;
+        }
+        Some(why)
     }
 
     /// Threads that wait look whether they are to stop.
@@ -98,7 +108,7 @@ impl OwnLimits {
     fn read_sensors(&self, until_dropped: &Receiver<()>) {
         let begun = Instant::now();
         let mut sensors = Sensors::new(&self.0.root, None, None, &moment());
-        let mut policy = Policy::new(Timestamp::default(), Limits::own(), Standing::Lending, None);
+        let mut policy = Policy::new(Timestamp::default(), self.0.limits.clone(), Standing::Lending, None);
         loop {
             let reading = sensors.read_heat_and_memory(&moment());
             let now = Timestamp::from_ms(begun.elapsed().as_millis() as u64);
@@ -120,7 +130,7 @@ impl OwnLimits {
         }
         let why: Vec<String> = policy.budget().reasons.iter().map(ToString::to_string).collect();
         let why = why.join("; ");
-        if locked(&self.0.waits_because).replace(why.clone()).is_none() {
+        if locked(&self.0.waits_because).replace((why.clone(), Instant::now())).is_none() {
             tracing::info!(why, "own work waits");
         }
         self.0.valve.set(0, 1000);
@@ -183,7 +193,7 @@ mod tests {
     fn what_is_hot_waits_and_can_be_stopped_and_the_watch_ends_with_the_work() {
         let root = tempfile::tempdir().unwrap();
         heat(root.path(), 99_000);
-        let own = OwnLimits::new(root.path(), 1);
+        let own = OwnLimits::new(root.path(), Limits::own(), 1);
         let (stop, begun) = (Stop::default(), Arc::new(AtomicU64::new(0)));
         let thread = {
             let (stop, begun, pace) = (stop.clone(), Arc::clone(&begun), own.pace());
@@ -220,7 +230,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for celsius in [None, Some(4_000_000)] {
             celsius.into_iter().for_each(|celsius| heat(root.path(), celsius));
-            let own = OwnLimits::new(root.path(), 2);
+            let own = OwnLimits::new(root.path(), Limits::own(), 2);
             let mut pace = own.pace()();
             pace.enter(&Stop::default());
             assert_eq!(own.waits_because(), None);

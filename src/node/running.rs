@@ -33,7 +33,7 @@ use super::{
 use crate::{
     discovery::{Announce, BootstrapAddress, Interfaces, Mdns, Sightings},
     inference::ModelFolder,
-    proto::{Origin, Part, Worker as WorkerId},
+    proto::{Origin, Part, Worker as WorkerId, budget::Limits},
     store::{Identity, Store},
     transport::{Endpoint, Listen},
 };
@@ -56,6 +56,8 @@ pub struct NodeOptions {
     pub lending: Option<Lending>,
     /// Threads that compute what is asked for here.
     pub own_threads: usize,
+    /// What binds these.
+    pub own_limits: Limits,
     /// Under which the files of the system are read: `/`, but in tests.
     pub sensors: PathBuf,
     /// Whether it announces itself and looks for others on the LAN.
@@ -177,7 +179,7 @@ async fn run(
     let (governor_signals, ends) = GovernorSignals::new();
     let (signals, demand, busy) = Signals::new(ends.lent.clone());
     let (cancelled, mut actors) = (CancellationToken::new(), JoinSet::new());
-    let limits = OwnLimits::new(&options.sensors, options.own_threads);
+    let limits = OwnLimits::new(&options.sensors, options.own_limits, options.own_threads);
     let aggregator = Aggregator::start(
         AggregatorStart {
             own: WorkerId { peer, boot },

@@ -408,8 +408,12 @@ impl Worker {
         });
         let event = QueueEvent::Granted { aggregator: peer, grants: grants.collect() };
         // They have come, whatever becomes of them.
+        let mut bytes: BTreeMap<SwarmId, u64> = BTreeMap::new();
         for lease in &leases {
-            self.account(Took { bytes: lease.job.text.len() as u64, ..Took::nothing(lease.swarm) });
+            *bytes.entry(lease.swarm).or_default() += lease.job.text.len() as u64;
+        }
+        for (swarm, bytes) in bytes {
+            self.account(Took { bytes, ..Took::nothing(swarm) });
         }
         let jobs: Vec<LeasedJob> =
             leases.into_iter().map(|lease| LeasedJob { swarm: lease.swarm, job: lease.job }).collect();

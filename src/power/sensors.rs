@@ -97,14 +97,13 @@ impl Sensors {
         }
     }
 
-    /// Memory and temperature alone, which bind the owner's own work: nobody else is asked or woken.
+    /// Memory and temperature alone, which bind the owner's own work: nobody else is asked or woken. Memory is the machine's:
+    /// what a cgroup counts holds the cache of files, which gives way by itself.
     pub fn read_heat_and_memory(&mut self, now: &Moment) -> Reading {
         let Self { root, seen, .. } = self;
-        // Limits of memory that make no sense are no limits here.
-        let _ = self.cgroup.refresh(root);
         Reading {
             cores: cores(),
-            memory: seen.memory.judge(sensed(memory::read(root, &self.cgroup))),
+            memory: seen.memory.judge(sensed(memory::read(root, &Cgroup::default()))),
             temperature: seen.temperature.judge(sensed(self.heat.read(root, now))),
             ..Reading::default()
         }

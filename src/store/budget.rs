@@ -12,7 +12,6 @@ const STANDING: &[u8] = b"standing";
 /// Before the day, four bytes with the highest first, and the swarm's id or nothing.
 const ACCOUNT: &[u8] = b"account/";
 const VERSION: u8 = 1;
-const MS_PER_DAY: u64 = 86_400_000;
 
 impl Store {
     /// What the owner ordered last.
@@ -34,17 +33,6 @@ impl Store {
     pub fn put_standing(&mut self, standing: Standing) -> Result<(), StoreError> {
         let record = wire::seal("meta", VERSION, STANDING, &standing);
         self.write("the owner's order", |tables, txn| tables.meta.put(txn, STANDING, &record))
-    }
-
-    /// The newest time that is known here, in milliseconds since 1970: a clock that is behind it is wrong (DESIGN 3). Days of
-    /// the account are local ones, so the newest counts from the day before.
-    ///
-    /// # Errors
-    /// What reading may say.
-    pub fn newest_ms(&self) -> Result<u64, StoreError> {
-        let run = self.runs()?.iter().filter_map(|(_, run)| run.touched_ms).max();
-        let day = self.account()?.rows().map(|row| u64::from(row.day.saturating_sub(1)) * MS_PER_DAY).max();
-        Ok(run.max(day).unwrap_or(0))
     }
 
     /// What lending has taken. A damaged line is left out.

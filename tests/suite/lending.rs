@@ -151,7 +151,7 @@ fn heat_holds_up_the_owners_own_work_too_and_nothing_else_does() {
     };
     let start = |name: &str, arguments: &[&str]| {
         let mut command = edge.command();
-        command.args(arguments).env("EDGE_TEST_SENSORS", &root);
+        command.args(arguments).env("EDGE_TEST_SENSORS", &root).env_remove("EDGE_BUDGET_TEMPERATURE");
         edge.spawn(command, name)
     };
     unplug(&root);
@@ -167,7 +167,8 @@ fn heat_holds_up_the_owners_own_work_too_and_nothing_else_does() {
     assert!(edge.log("patient").contains("goes on"), "{}", edge.log("patient"));
     // A node computes for its owner by the same rule, and says so to whoever asks.
     temperature(98);
-    let running = node_that(&edge, &root, "paused");
+    let running = start("node", &["run", "--no-mdns", "--threads", "1"]);
+    wait_until("a node that rests", || status(&edge)["state"] == "paused");
     edge.document("b.txt", prose(2, 4_000));
     let mut through_it = start("through", &["embed", "docs", "-o", "both.jsonl"]);
     edge.wait_for("through", "this node waits: 98 °C");

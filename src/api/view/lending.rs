@@ -10,6 +10,7 @@ use crate::{
 
 /// What a node lends at this moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BudgetView {
     /// Compute threads for others.
     pub threads: usize,
@@ -40,6 +41,7 @@ pub struct ReasonView {
 
 /// What the sensors said last. What the device does not have is absent; what can not be used is among `broken`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SensorsView {
     /// Seconds since then.
     pub age_s: u64,
@@ -81,6 +83,7 @@ pub struct SensorsView {
 
 /// What work for others took today.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TodayView {
     /// Jobs.
     pub jobs: u64,
@@ -114,6 +117,7 @@ pub struct TodayView {
 
 /// What work for one swarm took today.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SwarmDayView {
     /// Its id; nothing for all swarms beyond those that are told apart.
     pub id: Option<String>,

@@ -7,7 +7,7 @@ use crate::{
         context::Context,
         exit::UsageError,
         human,
-        node::{Alone, Duty, OwnNode, Seat, Threads, book, sensors_root},
+        node::{Alone, Duty, OwnNode, Seat, Threads, book, own_limits, sensors_root},
         talk,
     },
     inference::{ModelFolder, Stop},
@@ -66,8 +66,15 @@ pub(super) fn placed(
             let Alone { lock, store } = alone;
             let (own, threads) = (context.identity()?.peer_id(), context.threads());
             if place(&book(&store)?, &arguments.swarm)?.is_none() {
-                let run =
-                    LocalRun::new(store, folder.clone(), own, threads, stop.clone(), lock, &sensors_root());
+                let run = LocalRun::new(
+                    store,
+                    folder.clone(),
+                    own,
+                    threads,
+                    stop.clone(),
+                    lock,
+                    (&sensors_root(), own_limits(context)?),
+                );
                 return Ok(Placed { run: Box::new(run), node: None, threads, own });
             }
             let lent = Threads { lent: 0, own: if arguments.others_only { 0 } else { threads } };

@@ -123,7 +123,7 @@ fn energy(today: &TodayView) -> Option<String> {
     let joules = |mj: u64| human::number(mj.div_ceil(1000));
     let source = match today.energy_source.as_str() {
         "counter" => "counted".to_owned(),
-        _ => format!("estimated at {:.1} W a core", today.milliwatts_per_core as f64 / 1000.0),
+        _ => format!("est. at {:.1} W a core", today.milliwatts_per_core as f64 / 1000.0),
     };
     Some(format!("{} J per 1,000 chunks, {} J a job, {source}", joules(thousand), joules(job)))
 }

@@ -16,8 +16,24 @@ const WINDOW_TOKENS: u32 = 8192;
 const WINDOW_JOBS_MAX: usize = 16;
 
 impl Aggregator {
+    /// Own threads that have to wait, for the device is hot, give back what they have: others may do it now, and a result that
+    /// comes when they go on is taken all the same. By their leases they would be taken for dead.
+    pub(super) fn follow_limits(&mut self) {
+        let waits = self.limits.waits_because().is_some();
+        if std::mem::replace(&mut self.is_waiting, waits) || !waits {
+            return;
+        }
+        let attempts: Vec<Attempt> = self.windows.values().flatten().map(|&(attempt, _)| attempt).collect();
+        if !attempts.is_empty() {
+            self.tell(LedgerEvent::Release { worker: self.own, attempts });
+        }
+    }
+
     /// Own threads ask the ledger as any worker does, but for any placement.
     pub(super) fn feed_own_threads(&mut self) {
+        if self.is_waiting {
+            return;
+        }
         while self.windows.len() < 2 * self.compute.threads() {
             let effects = self.decide(LedgerEvent::Pull {
                 worker: self.own,
@@ -59,7 +75,7 @@ impl Aggregator {
     }
 
     pub(super) fn keep_own_leases(&mut self) {
-        if self.windows.is_empty() || self.beaten.elapsed() < HEARTBEAT {
+        if self.is_waiting || self.windows.is_empty() || self.beaten.elapsed() < HEARTBEAT {
             return;
         }
         self.beaten = Instant::now();

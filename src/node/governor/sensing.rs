@@ -32,14 +32,13 @@ pub(super) struct Sensing {
 }
 
 impl Sensing {
-    /// Starts them; files are read under `root`, and a clock before `newest_ms`, the newest time that the store has, is not
-    /// set. Readings come out of the channel, what else is heard goes to `actor`.
+    /// Starts them; files are read under `root`. Readings come out of the channel, what else is heard goes to `actor`.
     ///
     /// # Errors
     /// What the system says when it refuses a thread.
     pub(super) fn start(
         lending: &Lending,
-        (root, newest_ms): (&Path, u64),
+        root: &Path,
         actor: mpsc::Sender<Message>,
     ) -> io::Result<(Self, mpsc::Receiver<Reading>)> {
         let zone = std::env::var_os("TZ");
@@ -51,9 +50,7 @@ impl Sensing {
         let watch = session_watch.stop();
         let (asks, asked) = sync_channel(1);
         let (sender, readings) = mpsc::channel(1);
-        thread::Builder::new()
-            .name("sensors".into())
-            .spawn(move || read(sensors, newest_ms, &asked, &sender))?;
+        thread::Builder::new().name("sensors".into()).spawn(move || read(sensors, &asked, &sender))?;
         thread::Builder::new().name("sessions".into()).spawn(move || listen(session_watch, &actor))?;
         Ok((Self { asks, watch, fetching, milliwatts }, readings))
     }
@@ -76,9 +73,9 @@ impl Drop for Sensing {
     }
 }
 
-fn read(mut sensors: Sensors, newest_ms: u64, asked: &StdReceiver<()>, readings: &mpsc::Sender<Reading>) {
+fn read(mut sensors: Sensors, asked: &StdReceiver<()>, readings: &mpsc::Sender<Reading>) {
     while asked.recv().is_ok() {
-        let reading = sensors.read(&Moment { newest_ms, ..moment() });
+        let reading = sensors.read(&moment());
         if readings.blocking_send(reading).is_err() {
             return;
         }
@@ -109,6 +106,8 @@ async fn fetch_green(fetch: GreenFetch) {
     }
 }
 
+/// The newest time that the store has is left out: a clock that was wrong once, and ahead, would close the hours of a right one
+/// until that day, and nothing would open them.
 pub(in crate::node) fn moment() -> Moment {
     Moment { monotonic: monotonic(), wall_ms: wall_clock_ms(), newest_ms: 0 }
 }

@@ -118,4 +118,14 @@ impl Limits {
             is_own: true,
         }
     }
+
+    /// What of these limits binds the owner's own work too: a sensor that is not minded for others is not for it either.
+    pub fn own_beside(&self) -> Self {
+        let own = Self::own();
+        Self {
+            ceiling: if self.ceiling == Ceiling::Off { Ceiling::Off } else { own.ceiling },
+            memory_permille: own.memory_permille.min(self.memory_permille),
+            ..own
+        }
+    }
 }
