@@ -46,6 +46,12 @@ impl Aggregator {
             for effect in effects {
                 match effect {
                     LedgerEffect::Lease { attempt, job, .. } => {
+                        // It has waited here for its device to cool down: the lease is for that.
+                        let waited = self.windows.values_mut().flatten().find(|(_, key)| *key == job);
+                        if let Some((held, _)) = waited {
+                            *held = attempt;
+                            continue;
+                        }
                         let Some(asked) = self.jobs.get(&job) else { continue };
                         let prefix = &self.engine.folder().manifest().prefix.document;
                         match Job::from_spec((*asked.spec).clone(), &self.model, prefix) {
