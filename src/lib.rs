@@ -47,7 +47,8 @@
 //! `node`'s governor has the sensors of `power` read on a thread of their own and hands each [`proto::budget::Reading`] to the
 //! [`proto::budget::Policy`], which says how many threads may run for what share of the time, and why no more. The worker
 //! follows: a valve before each batch holds all compute threads to it, and where nothing may run they stop between two
-//! operators, their jobs go back, and the model is dropped. What it took is booked by day and swarm.
+//! operators, their jobs go back, and the model is dropped. What it took is booked by day and swarm. The owner's own work waits
+//! for heat and memory alone, by the same policy with limits of its own (`node::own_limits`), alone and in a node.
 //!
 //! # What always holds
 //! - A result is a pure function of its key; who computes it, with what in the same batch, changes vectors by less

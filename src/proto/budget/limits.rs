@@ -108,7 +108,7 @@ impl Limits {
             others_permille: 1000,
             // What is left is for the shell in which the owner would stop it.
             memory_permille: 50,
-            // Where the device would slow down by itself: a rest gives the same work cooler.
+            // Where the device would slow down by itself: there is little to gain beyond it.
             ceiling: Ceiling::BelowTrip { margin: 0, at_most: 95_000 },
             battery_permille: Some(0),
             hours: Hours::always(),
