@@ -18,12 +18,6 @@ const NICEST: libc::c_long = 19;
 
 /// The calling thread gives way from now on. What the system refuses is logged and given: the rest holds.
 pub(super) fn give_way() -> Vec<&'static str> {
-    // SAFETY: the call reads one int, the priority, which `SCHED_IDLE` wants to be 0.
-    #[expect(unsafe_code, reason = "a system call")]
-    let scheduled = unsafe {
-        let priority: libc::c_int = 0;
-        libc::syscall(libc::SYS_sched_setscheduler, 0, SCHED_IDLE, &raw const priority)
-    };
     // SAFETY: the calls take numbers alone.
     #[expect(unsafe_code, reason = "system calls")]
     let (niced, ioprio) = unsafe {
@@ -31,6 +25,13 @@ pub(super) fn give_way() -> Vec<&'static str> {
             libc::syscall(libc::SYS_setpriority, libc::c_long::from(libc::PRIO_PROCESS), 0, NICEST),
             libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE),
         )
+    };
+    // Last: from here on nobody knows when this thread runs again.
+    // SAFETY: the call reads one int, the priority, which `SCHED_IDLE` wants to be 0.
+    #[expect(unsafe_code, reason = "a system call")]
+    let scheduled = unsafe {
+        let priority: libc::c_int = 0;
+        libc::syscall(libc::SYS_sched_setscheduler, 0, SCHED_IDLE, &raw const priority)
     };
     let results = [("SCHED_IDLE", scheduled), ("nice 19", niced), ("the idle IO class", ioprio)];
     let refused: Vec<&str> =

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Longest wait for something that takes seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which addresses the hosts have, other than link-local ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
