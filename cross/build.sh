@@ -88,6 +88,7 @@ std_from_source() {
 
 # What cargo is told by its environment.
 settings=(CARGO_BUILD_TARGET="$triple")
+c_flags=''
 # In a static libc the getrandom crate does not find the system call by its name and would want /dev/urandom.
 flags='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"'
 need file gcc libc6-dev binutils "${packages[@]}"
@@ -101,7 +102,15 @@ if [ "$target" = x86_64 ]; then
     glibc=$(getconf GNU_LIBC_VERSION)
     if at_least "${glibc#glibc }" 2.36; then flags+=' -C link-arg=-Wl,-z,pack-relative-relocs'; fi
 fi
-settings+=(RUSTFLAGS="$flags")
+# The same sources give the same program, wherever they and cargo's own lie, and it does not tell whose machine made it.
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
+for place in "$cargo_home=/cargo" "$PWD=/edge" ${CARGO_TARGET_DIR:+"$(realpath -m "$CARGO_TARGET_DIR")=/edge/target"}; do
+    # Flags are told apart by spaces.
+    [[ $place != *[[:space:]]* ]] || continue
+    flags+=" --remap-path-prefix=$place"
+    c_flags+="${c_flags:+ }-ffile-prefix-map=$place"
+done
+settings+=(RUSTFLAGS="$flags" "CFLAGS_${triple//-/_}=$c_flags")
 if [ "$linker" ]; then
     upper=$(tr a-z- A-Z_ <<< "$triple")
     settings+=("CARGO_TARGET_${upper}_LINKER=$linker" "CARGO_TARGET_${upper}_RUNNER=$runner")

@@ -72,7 +72,7 @@ END
     founder=$!
     for _ in $(seq 200); do if "${as_owner[@]}" peers > /dev/null 2>&1; then break; fi; sleep 0.1; done
     "${installer[@]}" --join "$("${as_owner[@]}" swarm invite home)" | tail -n 16
-    "${installer[@]}" --join "$("${as_owner[@]}" swarm invite home)" > /dev/null || die "the same again"
+    "${as_owner[@]}" swarm invite home | "${installer[@]}" --join - > /dev/null || die "the same again"
     # The command brings a node of its own, which computes nothing itself.
     kill "$founder"
     wait "$founder" || die "$(cat /home/owner/log)"

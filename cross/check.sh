@@ -6,13 +6,14 @@ source cross/targets.sh
 
 usage() {
     cat << 'EOF'
-Usage: cross/check.sh [--root FOLDER] [--host NAME]... aarch64|armv7|x86_64
+Usage: cross/check.sh [--root FOLDER] [--host NAME]... [--own PROGRAM] aarch64|armv7|x86_64
 
 The program of that target says its version, makes an identity and embeds the short golden texts of the model: their vectors
 must be those of the program for this machine (cosine 0.9999). Then it works for it: a job goes from an aggregator of this
 machine to a worker of that target, over loopback. Where `build.sh --test` has built them, the tests of the store run too.
 
   --root FOLDER   run it with this folder as its root, which needs to be root; FOLDER/edge-check is written
+  --own PROGRAM   the program for this machine, an older edge perhaps [default: what cross/build.sh wrote]
   --host NAME     where the worker finds the aggregator [default: 127.0.0.1]; all names are tried, one must lead there
 
 Needs what cross/build.sh writes, for that target and for this machine. Takes some minutes: qemu computes 100 times slower.
@@ -20,12 +21,13 @@ With QEMU_PAGESIZE in the environment, qemu shows pages of that size.
 EOF
 }
 
-root='' hosts=() name=''
+root='' own='' hosts=() name=''
 while (($#)); do
     case $1 in
         -h | --help) usage && exit ;;
         --root) root=$(realpath "${2:?--root wants a folder}") && shift ;;
         --host) hosts+=("${2:?--host wants a name}") && shift ;;
+        --own) own=$(realpath "${2:?--own wants a program}") && shift ;;
         -*) usage >&2 && exit 2 ;;
         *) name=$1 ;;
     esac
@@ -34,7 +36,7 @@ done
 [ "$name" ] || { usage >&2 && exit 2; }
 ((${#hosts[@]})) || hosts=(127.0.0.1)
 describe "$(uname -m)"
-own=$dist/edge
+own=${own:-$dist/edge}
 describe "$name"
 need python3 ${runner:+qemu-user-static}
 for program in "$own" "$dist/edge"; do

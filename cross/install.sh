@@ -4,13 +4,14 @@ set -euo pipefail
 
 usage() {
     cat << 'END'
-Usage: install.sh [--join TICKET|public] [FOLDER|FILE.deb]
+Usage: install.sh [--join TICKET|-|public] [FOLDER|FILE.deb]
        install.sh --uninstall [--purge]
 
 Installs from a folder (edge, models/, systemd/: the one that this script is in, if none is named) to /usr/local, or from a
 Debian package; joins a swarm, or the public pool; enables the service and starts it; shows `edge status`. What is there
 already is left as it is, so the same command may be given again, and a newer folder or package is an upgrade.
 
+  --join -      the ticket comes by stdin, where other users of this machine do not see it
   --uninstall   remove the program and the service; identity, swarms, queue and settings stay
   --purge       remove those too
 END
@@ -29,7 +30,7 @@ while (($#)); do
         -h | --help) usage && exit ;;
         --join)
             join=${2:-}
-            [ "$join" ] || die "--join takes a ticket, as \`edge swarm invite\` prints it, or \`public\`"
+            [ "$join" ] || die "--join takes a ticket, as \`edge swarm invite\` prints it, \`-\` for stdin, or \`public\`"
             shift
             ;;
         --uninstall) uninstall=yes ;;
@@ -192,6 +193,8 @@ if [ "$uninstall" ]; then
 fi
 [ -z "$purge" ] || { usage >&2 && exit 2; }
 check_machine
+# Before anything is changed.
+if [ "$join" = - ]; then read -r join || [ "$join" ] || die "there is no ticket on stdin"; fi
 if [ -d "$source" ]; then
     from_folder
     program=$prefix/bin/edge
@@ -202,5 +205,9 @@ else
     die "there is no $source"
 fi
 start
-if [ "$join" ]; then as_node swarm join "$join"; fi
+case $join in
+    '') ;;
+    public) as_node swarm join public ;;
+    *) as_node swarm join - <<< "$join" ;;
+esac
 as_node status

@@ -9,6 +9,8 @@ mod dead;
 mod env;
 mod error;
 mod file;
+#[cfg(test)]
+mod formats;
 mod identity;
 mod lock;
 mod meta_page;

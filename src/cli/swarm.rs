@@ -1,7 +1,7 @@
 //! `edge swarm`: swarms are founded, joined, left; members are invited and put out.
 
 use std::{
-    io::{Write, stdout},
+    io::{BufRead, Write, stdin, stdout},
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use crate::{
     api::{Client, view::PeerView},
     inference::Stop,
     node::{SwarmAnswer, SwarmCommand, SwarmView, find_model},
+    wire::TICKET_CHARS_MAX,
 };
 
 /// The one swarm that needs no ticket.
@@ -56,8 +57,11 @@ pub(super) enum Command {
         days: u64,
     },
     /// Join the swarm of a ticket, or the public pool
+    #[command(
+        after_help = "Examples:\n  edge swarm join -                          the ticket comes by stdin, where `ps` does not show it\n  edge swarm join public                     lend this machine to strangers"
+    )]
     Join {
-        /// As `edge swarm invite` printed it; or `public`, to lend this machine to strangers
+        /// As `edge swarm invite` printed it; `-` for stdin; or `public`, to lend this machine to strangers
         ticket: String,
         /// A node of the public pool to go to first; may be given several times
         #[arg(long, value_name = "ID@HOST:PORT")]
@@ -102,7 +106,12 @@ pub(super) enum Command {
 }
 
 /// Runs `edge swarm …`. A swarm is named by its name, or by the beginning of its id.
-pub(super) fn run(command: Command, context: &Context) -> anyhow::Result<Exit> {
+pub(super) fn run(mut command: Command, context: &Context) -> anyhow::Result<Exit> {
+    if let Command::Join { ticket, .. } = &mut command
+        && ticket == "-"
+    {
+        *ticket = ticket_from(stdin().lock())?;
+    }
     let stop = stop_on_signals()?;
     let mut seat = Seat::take(context, "swarm", &stop)?;
     let (swarm, uses, days) = match command {
@@ -178,6 +187,17 @@ fn created(view: &SwarmView, context: &Context) -> anyhow::Result<()> {
         talk::say(&format!("founded {name} ({id}); `edge swarm invite {name}` lets others in"));
     }
     Ok(())
+}
+
+/// The first line of what was handed over, of which no more is read than a ticket can have.
+fn ticket_from(from: impl BufRead) -> anyhow::Result<String> {
+    let mut line = String::new();
+    let read = from.take(2 * TICKET_CHARS_MAX as u64).read_line(&mut line);
+    read.map_err(|error| UsageError(format!("there is no ticket on stdin: {error}")))?;
+    match line.trim() {
+        "" => bail!(UsageError("there is no ticket on stdin".into())),
+        ticket => Ok(ticket.to_owned()),
+    }
 }
 
 /// Asks to be let in, and waits a while for the answer.

@@ -20,7 +20,7 @@ use super::{Control, NodeError, NodeStatus};
 /// Variables by which a service manager says where and how often it listens; they are meant for one process alone.
 pub const SUPERVISOR_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// Longest wait for a manager that does not read: a line that it misses is said again, or it asks by itself.
+/// Longest wait for a manager that does not read while the node starts or ends. In between nobody waits for it.
 const SEND_WAIT: Duration = Duration::from_secs(1);
 
 /// Why nobody hears of the node.
@@ -97,6 +97,10 @@ impl Supervisor {
         let beats = async {
             loop {
                 sleep(every).await;
+                // This thread is the node's: a beat that finds no room is the manager's loss, and the next one comes.
+                if let Err(error) = self.socket.set_nonblocking(true) {
+                    tracing::warn!(%error, "the service manager may hold up this node");
+                }
                 // A part that has ended takes the node down by itself.
                 let Ok(status) = turn().await else { return };
                 self.tell(&format!("WATCHDOG=1\nSTATUS={}", one_line(&status)));

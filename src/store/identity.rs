@@ -119,7 +119,13 @@ impl Identity {
         PeerId::from_bytes(self.key.verifying_key().to_bytes())
     }
 
-    fn write(&self, directory: &Path) -> Result<(), IdentityError> {
+    /// A key that is given.
+    #[cfg(test)]
+    pub(super) fn of(key: SigningKey) -> Self {
+        Self { key }
+    }
+
+    pub(super) fn write(&self, directory: &Path) -> Result<(), IdentityError> {
         let path = directory.join(FILE);
         let io = |source| IdentityError::Io { action: "make", path: path.clone(), source };
         #[expect(clippy::expect_used, reason = "32 bytes always encode")]

@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::{
-    edge::{Running, assert_equal_outputs, lines},
+    edge::{Running, assert_equal_outputs, lines, ran},
     host::{Family, Host, alone, swarm, wait_until, write_documents},
     namespace,
 };
@@ -108,7 +108,12 @@ fn tickets_that_are_none_are_refused_with_the_reason() {
         third.run(&["embed", "log", "--swarm", "home"]).expect(2, &["not admitted to home yet"]);
         let _admits = founder.start(&["run"]);
         founder.wait_for("listens on UDP port");
-        third.run(&["swarm", "join", ticket]).expect(0, &["joined home"]);
+        third.run(&["swarm", "join", "-"]).expect(2, &["no ticket on stdin"]);
+        // So that `ps` does not show it.
+        fs::write(third.edge.path("ticket"), format!("{ticket}\n")).unwrap();
+        let mut joining = third.command(&["swarm", "join", "-"]);
+        joining.stdin(fs::File::open(third.edge.path("ticket")).unwrap());
+        ran(joining).expect(0, &["joined home"]);
         // The ticket was for one.
         let fourth = Host::new(4, Family::V4);
         fourth.run(&["swarm", "join", ticket]).expect(2, &["not admitted to home", "used up"]);
