@@ -14,12 +14,17 @@ For each target, all that cross/build.sh has built if none is named:
 - cross/check.sh with no files of a system around it, where only its own libc can resolve `localhost`;
 - cross/check.sh in Debian 13, whose libc is another than the program's and whose names libnss-mdns looks up too;
 - aarch64: cross/check.sh with pages of 16 and 64 KiB, as the kernels of the Raspberry Pi 5 and of servers have them;
-- where `build.sh --test` was run, all unit tests of the library, but those that need what qemu does not emulate.
+- where `build.sh --test` was run, all unit tests of the library, but those that need what qemu does not emulate;
+- it is packed, and lintian has nothing to say of the package; this machine's is installed, upgraded, removed and purged, and
+  its service booted and watched, from the folder and from the package.
 
-Needs root, for other roots, and a network, for Debian 13. What is said is kept in target/dist/check-all.txt. Takes half an
-hour and more.
+Needs root, for other roots, and a network, for Debian 12 and 13. What is said is kept in target/dist/check-all.txt. Takes
+half an hour and more.
 EOF
 }
+
+# Newer ones want a newer compiler.
+CARGO_DEB=3.8.0
 
 case ${1:-} in
     -h | --help) usage && exit ;;
@@ -32,7 +37,15 @@ if ((${#targets[@]} == 0)); then
     for folder in "$built"/dist/*/; do targets+=("$(basename "$folder")"); done
 fi
 exec > >(tee "$built/dist/check-all.txt") 2>&1
-need debootstrap
+need debootstrap lintian systemd-container
+command -v cargo-deb > /dev/null || cargo install --quiet --locked cargo-deb --version "$CARGO_DEB"
+
+# Debian 12, which two checks copy.
+bookworm() {
+    local tree=$work/bookworm
+    [ -d "$tree" ] || debootstrap --variant=minbase --include=systemd,dbus,libpam-systemd bookworm "$tree" > "$work/log" ||
+        { tail -n 20 "$work/log" && die "debootstrap fails"; }
+}
 
 # Tests of what lies below the program: other processes, namespaces, signals of a machine that qemu does not play.
 NOT_EMULATED=()
@@ -71,6 +84,17 @@ for name in "${targets[@]}"; do
     if [ -x "$dist/edge-tests" ]; then
         printf '\n==== all unit tests for %s\n' "$target"
         $runner "$dist/edge-tests" --test-threads 2 "${NOT_EMULATED[@]/#/--skip=}"
+    fi
+
+    printf '\n==== the package of %s\n' "$target"
+    cross/package.sh "$dist/edge"
+    package=$(ls -t target/package/*_"$dpkg".deb | head -n 1)
+    lintian --fail-on error,warning "$package"
+    if [ -z "$is_foreign" ]; then
+        bookworm
+        cross/check-package.sh "$package" "$work/bookworm"
+        cross/check-service.sh "$(ls -dt target/package/*-"$target" | head -n 1)" "$work/bookworm"
+        cross/check-service.sh "$package" "$work/bookworm"
     fi
 done
 printf '\n==== all is well (%s s)\n' "$SECONDS"

@@ -60,7 +60,7 @@ within dpkg -i /tmp/edge.deb
 is "$(within stat -c '%U:%G %a' /var/lib/edge)" "edge:edge 700" "/var/lib/edge"
 is "$(within stat -c '%U:%G %a' /usr/bin/edge /etc/edge/config.toml | tr '\n' ' ')" "root:root 755 root:root 644 " "owners"
 [ ! -e "$root/etc/systemd/system/multi-user.target.wants/edge.service" ] || die "the service is enabled"
-for file in usr/lib/systemd/{system,user}/edge.{service,slice} usr/share/man/man1/edge-run.1.gz usr/share/bash-completion/completions/edge \
+for file in usr/lib/systemd/{system,user}/edge.{service,slice} usr/share/man/man1/edge-run.1.gz usr/share/man/man7/edge-lender.7.gz usr/share/bash-completion/completions/edge \
     usr/share/zsh/vendor-completions/_edge usr/share/doc/edge/copyright; do
     [ -f "$root/$file" ] || die "there is no /$file"
 done

@@ -108,8 +108,8 @@ from_folder() {
     while IFS= read -r file; do
         put "$source/models/$file" "$prefix/share/edge/models/$file" 644
     done < <(cd "$source/models" && find . -type f -printf '%P\n')
-    for file in "$source"/man/*.1; do
-        [ ! -f "$file" ] || put "$file" "$prefix/share/man/man1/${file##*/}" 644
+    for file in "$source"/man/*.[17]; do
+        [ ! -f "$file" ] || put "$file" "$prefix/share/man/man${file##*.}/${file##*/}" 644
     done
     for name in bash:bash-completion/completions/edge zsh:zsh/site-functions/_edge fish:fish/vendor_completions.d/edge.fish; do
         file=$source/completions/edge.${name%%:*}
@@ -171,6 +171,7 @@ uninstall() {
         if [ "$has_systemd" ] && [ -e "$unit" ]; then systemctl disable --quiet --now edge.service; fi
         rm -f "$unit" "$unit.d/backoff.conf" /etc/systemd/system/edge.slice /etc/systemd/user/edge.{service,slice} \
             /etc/sysusers.d/edge.conf "$prefix"/bin/edge "$prefix"/share/man/man1/edge{,-*}.1 \
+            "$prefix"/share/man/man7/edge-{lender,requester,pool}.7 \
             "$prefix"/share/bash-completion/completions/edge "$prefix"/share/zsh/site-functions/_edge \
             "$prefix"/share/fish/vendor_completions.d/edge.fish
         rm -rf "$prefix/share/edge"

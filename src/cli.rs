@@ -9,6 +9,7 @@ mod context;
 mod doctor;
 mod embed;
 mod exit;
+mod guide;
 mod human;
 mod id;
 mod lend;
@@ -50,6 +51,7 @@ Examples:
   edge embed ~/notes --swarm home -o notes.jsonl
   edge status                           load, queue, swarms, peers
   edge bench                            how fast this device is
+  edge guide                            pages for who lends, asks, or runs a swarm
 
 Exit codes: 0 all done, 1 some documents failed, 2 wrong usage or configuration,
 3 the machine would not (model, store, disk, output), 4 data directory in use,
@@ -137,6 +139,13 @@ enum Command {
     /// Show or check the settings and where each comes from
     #[command(subcommand)]
     Config(config::Command),
+    /// Explain lending, asking, and running a swarm, a page each
+    #[command(after_help = guide::EXAMPLES)]
+    Guide {
+        /// Which page [default: a list of them]
+        #[arg(value_enum)]
+        page: Option<guide::Page>,
+    },
     /// Print a completion script for a shell
     #[command(
         after_help = "Example:\n  edge completions bash > ~/.local/share/bash-completion/completions/edge"
@@ -145,7 +154,7 @@ enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
-    /// Write a manual page for each command into a folder
+    /// Write a manual page for each command and each page of `edge guide` into a folder
     #[command(hide = true)]
     Man {
         /// The folder
@@ -190,6 +199,9 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         stdout().write_all(&script)?;
         return Ok(Exit::Done);
     }
+    if let Command::Guide { page } = command {
+        return guide::run(page);
+    }
     if let Command::Man { folder } = command {
         return man::run(Arguments::command(), &folder);
     }
@@ -222,6 +234,8 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         Command::Model(command) => model::run(command, &context),
         Command::Store(command) => store::run(&command, &context),
         Command::Id(arguments) => id::run(&arguments, &context),
-        Command::Config(_) | Command::Completions { .. } | Command::Man { .. } => Ok(Exit::Done),
+        Command::Config(_) | Command::Guide { .. } | Command::Completions { .. } | Command::Man { .. } => {
+            Ok(Exit::Done)
+        }
     }
 }

@@ -97,7 +97,7 @@ pub(super) struct Arguments {
     /// Compute nothing here: leave all to the others of the swarm
     #[arg(long, requires = "swarm", conflicts_with = "threads")]
     others_only: bool,
-    /// Go on in the background; messages go to FILE.log
+    /// Go on in the background; says which file its messages go to
     #[arg(long, requires = "output")]
     detach: bool,
 }

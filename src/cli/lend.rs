@@ -6,6 +6,7 @@ use super::{
     context::{Context, stop_on_signals},
     exit::Exit,
     node::{Alone, Seat, lending},
+    status::state,
     talk,
 };
 use crate::{
@@ -45,8 +46,7 @@ pub(super) fn run(order: &LendOrder, context: &Context) -> anyhow::Result<Exit> 
                 writeln!(stdout(), "{}", serde_json::to_string(&status)?)?;
                 return Ok(Exit::Done);
             }
-            let why = status.paused_because.map(|why| format!(": {why}")).unwrap_or_default();
-            talk::say(&format!("{}{why}", status.state));
+            talk::say(&state(&status, status.paused_because.as_deref()));
         }
         Seat::Alone(Alone { mut store, .. }) => {
             let event = match *order {

@@ -1,10 +1,11 @@
-//! `edge man DIR`: a manual page for each command, from the same words as `--help`; for who makes a package.
+//! `edge man DIR`: a manual page for each command, from the same words as `--help`, and for each page of `edge guide`;
+//! for who makes a package.
 
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
 
-use super::{exit::Exit, human, talk};
+use super::{exit::Exit, guide, human, talk};
 
 /// What clap_mangen calls the text after the options, which begins with examples nearly everywhere.
 const EXTRA: &str = "\n.SH EXTRA\n";
@@ -14,6 +15,7 @@ pub(super) fn run(command: clap::Command, folder: &Path) -> anyhow::Result<Exit>
     let failed = || format!("cannot write manual pages to {}", folder.display());
     fs::create_dir_all(folder).with_context(failed)?;
     clap_mangen::generate_to(command, folder).with_context(failed)?;
+    guide::write_manual(folder).with_context(failed)?;
     let mut pages = 0;
     for entry in fs::read_dir(folder).with_context(failed)? {
         let path = entry.with_context(failed)?.path();

@@ -137,6 +137,15 @@ fn print(status: &Status, used: Option<f64>, is_screen: bool, context: &Context)
     Ok(stdout().write_all(text.as_bytes())?)
 }
 
+/// The state and why. A pause that is the owner's says itself that it is one.
+pub(super) fn state(status: &Status, why: Option<&str>) -> String {
+    let state = &status.state;
+    match why {
+        None => state.clone(),
+        Some(why) => format!("{state}: {}", why.strip_prefix(&format!("{state} ")).unwrap_or(why)),
+    }
+}
+
 /// `used`: CPUs in use since the picture before.
 fn picture(status: &Status, used: Option<f64>) -> Result<String, std::fmt::Error> {
     let mut out = String::new();
@@ -147,10 +156,7 @@ fn picture(status: &Status, used: Option<f64>) -> Result<String, std::fmt::Error
     let id = if status.peer_id.is_empty() { "no identity yet" } else { swarm::short(&status.peer_id) };
     line("node", format!("{id}, edge {}{since}", status.version))?;
     let mut reasons = status.budget.reasons.iter().map(|reason| reason.text.as_str());
-    // A pause that is the owner's says so itself.
-    let unsaid = |why: &'_ str| why.strip_prefix(&format!("{} ", status.state)).unwrap_or(why).to_owned();
-    let why = reasons.next().map(|why| format!(": {}", unsaid(why))).unwrap_or_default();
-    line("state", format!("{}{why}", status.state))?;
+    line("state", state(status, reasons.next()))?;
     for why in reasons {
         line("", format!("and {why}"))?;
     }
