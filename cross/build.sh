@@ -101,6 +101,8 @@ if [ "$target" = x86_64 ]; then
     # the packed form, which libc knows since 2.36. For ARM it is not moved.
     glibc=$(getconf GNU_LIBC_VERSION)
     if at_least "${glibc#glibc }" 2.36; then flags+=' -C link-arg=-Wl,-z,pack-relative-relocs'; fi
+    # Functions of the same machine code are kept once; Rust promises no two of them different addresses.
+    flags+=' -C link-arg=-Wl,--icf=all'
 fi
 # The same sources give the same program, wherever they and cargo's own lie, and it does not tell whose machine made it.
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
