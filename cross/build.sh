@@ -101,8 +101,10 @@ if [ "$target" = x86_64 ]; then
     # the packed form, which libc knows since 2.36. For ARM it is not moved.
     glibc=$(getconf GNU_LIBC_VERSION)
     if at_least "${glibc#glibc }" 2.36; then flags+=' -C link-arg=-Wl,-z,pack-relative-relocs'; fi
-    # Functions of the same machine code are kept once; Rust promises no two of them different addresses.
-    flags+=' -C link-arg=-Wl,--icf=all'
+    # Functions of the same machine code are kept once, where the linker can: Rust promises no two of them different addresses.
+    icf='-C link-arg=-Wl,--icf=all' trial=$(mktemp)
+    if echo 'fn main() {}' | rustc - --target "$triple" -o "$trial" $icf 2> /dev/null; then flags+=" $icf"; fi
+    rm -f "$trial"
 fi
 # The same sources give the same program, wherever they and cargo's own lie, and it does not tell whose machine made it.
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
@@ -128,7 +130,7 @@ mkdir -p "$dist"
 if [ "$tests" ]; then
     # Less optimised than the program, which takes half of the time; what edge is made of is not compiled again.
     settings+=(CARGO_PROFILE_RELEASE_OPT_LEVEL=1)
-    said=$(build test --release --locked --lib --no-run 2>&1 | tee /dev/stderr)
+    said=$(build test --release --locked --lib --no-run 2>&1 | tee >(cat >&2))
     cp "$(sed -n 's/^ *Executable unittests src.lib.rs (\(.*\))$/\1/p' <<< "$said")" "$dist/edge-tests"
 fi
 

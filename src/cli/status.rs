@@ -137,12 +137,12 @@ fn print(status: &Status, used: Option<f64>, is_screen: bool, context: &Context)
     Ok(stdout().write_all(text.as_bytes())?)
 }
 
-/// The state and why. A pause that is the owner's says itself that it is one.
+/// The state and why. What the owner ordered begins with the state itself.
 pub(super) fn state(status: &Status, why: Option<&str>) -> String {
-    let state = &status.state;
     match why {
-        None => state.clone(),
-        Some(why) => format!("{state}: {}", why.strip_prefix(&format!("{state} ")).unwrap_or(why)),
+        None => status.state.clone(),
+        Some(why) if why.starts_with(&format!("{} ", status.state)) => why.to_owned(),
+        Some(why) => format!("{}: {why}", status.state),
     }
 }
 

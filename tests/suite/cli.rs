@@ -10,7 +10,7 @@ use crate::edge::Edge;
 #[test]
 fn help_is_as_it_was() {
     let edge = Edge::new();
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 19] = [
         &[],
         &["embed"],
         &["bench"],
@@ -23,6 +23,13 @@ fn help_is_as_it_was() {
         &["config"],
         &["completions"],
         &["store", "info"],
+        &["run"],
+        &["swarm"],
+        &["swarm", "invite"],
+        &["swarm", "join"],
+        &["pause"],
+        &["queue"],
+        &["guide"],
     ];
     let mut help = String::new();
     for command in commands {

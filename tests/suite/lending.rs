@@ -123,7 +123,7 @@ fn what_its_owner_orders_outlives_a_restart() {
     wait_until("both readings", || reasons(&status(&edge)) == ["paused"]);
     edge.run(["resume"]).expect(0, &["idle"]);
     edge.run(["finish"]).expect(0, &["finishing what is begun"]);
-    edge.run(["pause", "30m"]).expect(0, &["paused: by you for 30 min more"]);
+    edge.run(["pause", "30m"]).expect(0, &["paused by you for 30 min more"]);
     running.signal("KILL");
     drop(running);
     let running = node_that(&edge, &root, "paused");
