@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds edge as one static file, proves that it is one, and lays it out to be handed on.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -P "$(dirname "$0")/.."
 source cross/targets.sh
 
 usage() {
@@ -76,7 +76,8 @@ std_from_source() {
         touch "$empty/src/lib.rs"
         printf '[package]\nname = "empty"\nedition = "2024"\n' > "$empty/Cargo.toml"
         # -Z is for nightly compilers; this one is told to be one, for these crates alone.
-        (cd "$empty" && env "${settings[@]}" RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$empty/target" ${EDGE_BUILD_UNDER:-} \
+        # With bitcode, or the program could not be optimised as a whole.
+        (cd "$empty" && env "${settings[@]}" RUSTC_BOOTSTRAP=1 RUSTFLAGS='-C embed-bitcode=yes' CARGO_TARGET_DIR="$empty/target" ${EDGE_BUILD_UNDER:-} \
             cargo build --release -Zbuild-std=std,panic_abort,panic_unwind,proc_macro,test)
         mkdir -p "$lib.half"
         cp "$empty/target/$triple/release/deps"/*.rlib "$lib.half"
@@ -87,7 +88,7 @@ std_from_source() {
 }
 
 # What cargo is told by its environment.
-settings=(CARGO_BUILD_TARGET="$triple")
+settings=(CARGO_BUILD_TARGET="$triple" CARGO_TERM_COLOR=never)
 c_flags=''
 # In a static libc the getrandom crate does not find the system call by its name and would want /dev/urandom.
 flags='-C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"'
@@ -103,11 +104,11 @@ if [ "$target" = x86_64 ]; then
     if at_least "${glibc#glibc }" 2.36; then flags+=' -C link-arg=-Wl,-z,pack-relative-relocs'; fi
     # Functions of the same machine code are kept once, where the linker can: Rust promises no two of them different addresses.
     icf='-C link-arg=-Wl,--icf=all' trial=$(mktemp)
-    if echo 'fn main() {}' | rustc - --target "$triple" -o "$trial" $icf 2> /dev/null; then flags+=" $icf"; fi
+    if echo 'fn main() {}' | "${RUSTC:-rustc}" - --target "$triple" -o "$trial" $icf 2> /dev/null; then flags+=" $icf"; fi
     rm -f "$trial"
 fi
 # The same sources give the same program, wherever they and cargo's own lie, and it does not tell whose machine made it.
-cargo_home=${CARGO_HOME:-$HOME/.cargo}
+cargo_home=${CARGO_HOME:-${HOME:-/root}/.cargo}
 for place in "$cargo_home=/cargo" "$PWD=/edge" ${CARGO_TARGET_DIR:+"$(realpath -m "$CARGO_TARGET_DIR")=/edge/target"}; do
     # Flags are told apart by spaces.
     [[ $place != *[[:space:]]* ]] || continue

@@ -43,7 +43,7 @@ command -v cargo-deb > /dev/null || cargo install --quiet --locked cargo-deb --v
 # Debian 12, which two checks copy.
 bookworm() {
     local tree=$work/bookworm
-    [ -d "$tree" ] || debootstrap --variant=minbase --include=systemd,dbus,libpam-systemd bookworm "$tree" > "$work/log" ||
+    [ -d "$tree" ] || debootstrap --variant=minbase --include=systemd,dbus,libpam-systemd,procps bookworm "$tree" > "$work/log" ||
         { tail -n 20 "$work/log" && die "debootstrap fails"; }
 }
 

@@ -7,7 +7,7 @@ usage() {
 Usage: cross/check-service.sh FOLDER|FILE.deb [TREE]
 
 FOLDER or FILE.deb is what cross/package.sh made, for this machine. TREE is a Debian that debootstrap made, with systemd,
-dbus and libpam-systemd in it; it is copied and stays as it is. Without one, debootstrap fetches it. Needs root. The container has a
+dbus, libpam-systemd and procps in it; it is copied and stays as it is. Without one, debootstrap fetches it. Needs root. The container has a
 network of its own, with nothing in it but loopback.
 END
 }

@@ -25,9 +25,9 @@ root='' own='' hosts=() name=''
 while (($#)); do
     case $1 in
         -h | --help) usage && exit ;;
-        --root) root=$(realpath "${2:?--root wants a folder}") && shift ;;
+        --root) : "${2:?--root wants a folder}" && root=$(realpath "$2") && shift ;;
         --host) hosts+=("${2:?--host wants a name}") && shift ;;
-        --own) own=$(realpath "${2:?--own wants a program}") && shift ;;
+        --own) : "${2:?--own wants a program}" && own=$(realpath "$2") && shift ;;
         -*) usage >&2 && exit 2 ;;
         *) name=$1 ;;
     esac

@@ -195,7 +195,11 @@ fi
 [ -z "$purge" ] || { usage >&2 && exit 2; }
 check_machine
 # Before anything is changed.
-if [ "$join" = - ]; then read -r join || [ "$join" ] || die "there is no ticket on stdin"; fi
+if [ "$join" = - ]; then
+    # Mail breaks long words.
+    join=$(head -c 4096 | tr -d '[:space:]')
+    [ "$join" ] || die "there is no ticket on stdin"
+fi
 if [ -d "$source" ]; then
     from_folder
     program=$prefix/bin/edge

@@ -17,6 +17,9 @@ target_for() {
     esac
 }
 
+# The user's own wish goes before what a target needs.
+asked_cpu=${QEMU_CPU:-}
+
 # Sets `triple`, and for what is foreign here `linker`, `runner` and `packages`.
 describe() {
     target=$(target_for "$1")
@@ -35,7 +38,7 @@ describe() {
             aarch64) runner=qemu-aarch64-static cpu=cortex-a53 ;;
             armv7) runner=qemu-arm-static cpu=cortex-a7 ;;
         esac
-        export QEMU_CPU=${QEMU_CPU:-$cpu}
+        export QEMU_CPU=${asked_cpu:-$cpu}
         packages=("gcc-$gnu" "g++-$gnu" "libc6-dev-$dpkg-cross" qemu-user-static)
     fi
     # Everything that is built, and what is handed out.

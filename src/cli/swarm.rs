@@ -1,7 +1,7 @@
 //! `edge swarm`: swarms are founded, joined, left; members are invited and put out.
 
 use std::{
-    io::{BufRead, Write, stdin, stdout},
+    io::{IsTerminal, Read, Write, stdin, stdout},
     thread,
     time::{Duration, Instant},
 };
@@ -110,7 +110,7 @@ pub(super) fn run(mut command: Command, context: &Context) -> anyhow::Result<Exi
     if let Command::Join { ticket, .. } = &mut command
         && ticket == "-"
     {
-        *ticket = ticket_from(stdin().lock())?;
+        *ticket = ticket_from_stdin()?;
     }
     let stop = stop_on_signals()?;
     let mut seat = Seat::take(context, "swarm", &stop)?;
@@ -189,12 +189,15 @@ fn created(view: &SwarmView, context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The first line of what was handed over, of which no more is read than a ticket can have.
-fn ticket_from(from: impl BufRead) -> anyhow::Result<String> {
-    let mut line = String::new();
-    let read = from.take(2 * TICKET_CHARS_MAX as u64).read_line(&mut line);
+/// What was handed over, of which no more is read than a ticket can have. The ticket itself minds no line ends.
+fn ticket_from_stdin() -> anyhow::Result<String> {
+    if stdin().is_terminal() {
+        talk::say("the ticket, then Ctrl-D:");
+    }
+    let mut ticket = String::new();
+    let read = stdin().take(2 * TICKET_CHARS_MAX as u64 + 1).read_to_string(&mut ticket);
     read.map_err(|error| UsageError(format!("there is no ticket on stdin: {error}")))?;
-    match line.trim() {
+    match ticket.trim() {
         "" => bail!(UsageError("there is no ticket on stdin".into())),
         ticket => Ok(ticket.to_owned()),
     }

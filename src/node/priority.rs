@@ -13,6 +13,8 @@ const SCHED_IDLE: libc::c_long = 5;
 const IOPRIO_WHO_PROCESS: libc::c_long = 1;
 /// `IOPRIO_CLASS_IDLE`, in the upper three bits of 16.
 const IOPRIO_IDLE: libc::c_long = 3 << 13;
+/// `PRIO_PROCESS` of setpriority(2), a `c_long` for every machine; 0 is the calling thread.
+const PRIO_PROCESS: libc::c_long = 0;
 /// The least that setpriority(2) knows.
 const NICEST: libc::c_long = 19;
 
@@ -22,7 +24,7 @@ pub(super) fn give_way() -> Vec<&'static str> {
     #[expect(unsafe_code, reason = "system calls")]
     let (niced, ioprio) = unsafe {
         (
-            libc::syscall(libc::SYS_setpriority, libc::c_long::from(libc::PRIO_PROCESS), 0, NICEST),
+            libc::syscall(libc::SYS_setpriority, PRIO_PROCESS, 0, NICEST),
             libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_IDLE),
         )
     };

@@ -20,7 +20,7 @@ use super::{Control, NodeError, NodeStatus};
 /// Variables by which a service manager says where and how often it listens; they are meant for one process alone.
 pub const SUPERVISOR_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// Longest wait for a manager that does not read while the node starts or ends. In between nobody waits for it.
+/// Longest wait for a manager that does not read while the node starts. Later nobody waits for it.
 const SEND_WAIT: Duration = Duration::from_secs(1);
 
 /// Why nobody hears of the node.

@@ -24,7 +24,7 @@ use super::{
 use crate::wire;
 
 /// Version of the layout as a whole. It rises when an older edge must not open the store.
-const SCHEMA: u32 = 1;
+pub(super) const SCHEMA: u32 = 1;
 /// A new store takes no more room than this, sparse: a Pi refuses the giant maps that servers use.
 const MAP_BYTES_START: usize = 16 << 20;
 /// Where growth ends. On 32-bit machines the map shares 3 GiB of addresses with everything else.

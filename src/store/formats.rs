@@ -1,13 +1,13 @@
 //! A store of each format that people have on their disks: it opens, with all that is in it.
 //!
-//! `tests/fixtures/store-N` was written by the edge whose [`SCHEMA`](super::env) was `N`, and is never written anew: a change
-//! of a record is a new version of that record, with a reader for the old one, or a new folder beside it.
+//! `tests/fixtures/store-N` was written by the edge whose [`SCHEMA`] was `N`, and is never written anew: a change of a record
+//! is a new version of that record, with a reader for the old one, or a new schema with a folder beside it.
 
-use std::{fmt::Write as _, fs, os::unix::fs::PermissionsExt as _, path::Path, path::PathBuf};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use ed25519_dalek::SigningKey;
 
-use super::*;
+use super::{env::SCHEMA, *};
 use crate::{
     proto::{
         Item,
@@ -20,7 +20,6 @@ use crate::{
     },
 };
 
-const FIXTURE: &str = "tests/fixtures/store-1";
 /// LMDB's files do not move between word sizes, and these are of 64 bits.
 const IS_READABLE: bool = cfg!(all(target_pointer_width = "64", target_endian = "little"));
 
@@ -125,27 +124,43 @@ fn fill(store: &mut Store) {
     assert_eq!(store.begin().unwrap(), 1);
 }
 
-/// All that can be read, in words.
-fn told(store: &mut Store) -> String {
-    let mut told = String::new();
-    for n in 1..=2 {
-        writeln!(told, "{:?} {:?}", store.result(&content(n)).unwrap(), store.receipt(&content(n)).unwrap())
-            .unwrap();
-    }
-    writeln!(told, "{:?}", store.runs().unwrap()).unwrap();
-    for (id, item) in store.queue().unwrap() {
-        writeln!(told, "{id} {item:?} {:?}", store.queued_job(id).unwrap()).unwrap();
-        writeln!(told, "{:?}", store.outcome(id).unwrap()).unwrap();
-    }
-    writeln!(told, "{:?} {:?}", store.swarms().unwrap(), store.port().unwrap()).unwrap();
-    writeln!(told, "{:?} {:?}", store.met().unwrap(), store.dead_letters().unwrap()).unwrap();
-    writeln!(told, "{:?} {:?}", store.standing().unwrap(), store.account().unwrap()).unwrap();
-    writeln!(told, "{:?} {}", store.public().unwrap(), store.begin().unwrap()).unwrap();
-    told
+/// All that can be read.
+#[derive(Debug, PartialEq)]
+struct Content {
+    results: Vec<(Found, Option<(PeerId, Signed)>)>,
+    runs: Vec<(RunId, Run)>,
+    queue: Vec<(u64, Item, Option<LeasedJob>, Option<Outcome>)>,
+    swarms: (Vec<SwarmRecord>, usize),
+    port: Option<u16>,
+    met: Vec<(PeerId, Vec<SocketAddr>)>,
+    dead: Vec<(ContentKey, DeadLetter)>,
+    lending: (Standing, Account),
+    public: Option<Vec<String>>,
+    starts: u32,
 }
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(FIXTURE)
+fn content_of(store: &mut Store) -> Content {
+    // What no run names would be swept, results with it.
+    let swept = store.gc(None, Duration::from_secs(9), None).unwrap();
+    assert_eq!((swept.runs, swept.results, swept.results_kept), (0, 0, 2));
+    let result = |n| (store.result(&content(n)).unwrap(), store.receipt(&content(n)).unwrap());
+    let results: Vec<_> = [1, 2].map(result).into();
+    assert!(results.iter().all(|(found, _)| matches!(found, Found::Result(_))) && results[1].1.is_some());
+    let item = |(id, item)| (id, item, store.queued_job(id).unwrap(), store.outcome(id).unwrap());
+    let queue: Vec<_> = store.queue().unwrap().into_iter().map(item).collect();
+    assert_eq!(queue.len(), 4);
+    Content {
+        results,
+        runs: store.runs().unwrap(),
+        queue,
+        swarms: store.swarms().unwrap(),
+        port: store.port().unwrap(),
+        met: store.met().unwrap(),
+        dead: store.dead_letters().unwrap(),
+        lending: (store.standing().unwrap(), store.account().unwrap()),
+        public: store.public().unwrap(),
+        starts: store.begin().unwrap(),
+    }
 }
 
 fn open(directory: &Path) -> Store {
@@ -154,49 +169,57 @@ fn open(directory: &Path) -> Store {
     opened.store
 }
 
+/// The fixture of the present format is written where there is none and `UPDATE` is set, never over an old one.
 #[test]
 fn the_store_of_an_older_edge_opens_with_all_that_is_in_it() {
     if !IS_READABLE {
         return;
     }
-    let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    for file in fs::read_dir(fixture()).unwrap() {
-        let file = file.unwrap().path();
-        let copy = old.path().join(file.file_name().unwrap());
-        fs::copy(&file, &copy).unwrap();
-        // As edge leaves it; git keeps no such rights.
-        fs::set_permissions(copy, fs::Permissions::from_mode(0o600)).unwrap();
-    }
+    let new = tempfile::tempdir().unwrap();
     let mut fresh = open(new.path());
     fill(&mut fresh);
-    let expected = told(&mut fresh);
-    // What was read is much, so a reader that finds nothing in either does not pass.
-    assert!(expected.len() > 10_000 && expected.contains("The lamp") && expected.contains("pool.example"));
-    assert_eq!(told(&mut open(old.path())), expected);
-    let identity = Identity::load(old.path()).unwrap();
-    assert_eq!(identity.signing_key().to_bytes(), key().to_bytes());
-    // It is written to as well.
-    let mut store = open(old.path());
-    store.put_results(&[(content(11), result(1, identity.peer_id()))]).unwrap();
-    assert_eq!(store.queue().unwrap().len(), 4);
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let present = fixtures.join(format!("store-{SCHEMA}"));
+    if !present.exists() && std::env::var_os("UPDATE").is_some() {
+        drop(fresh);
+        Identity::of(key()).write(new.path()).unwrap();
+        keep(new.path(), &present);
+        fresh = open(new.path());
+    }
+    assert!(
+        present.exists(),
+        "the present format has no fixture: look, then run UPDATE=1 cargo test formats"
+    );
+    let expected = content_of(&mut fresh);
+    let mut schemas = 0;
+    for fixture in fs::read_dir(&fixtures).unwrap() {
+        let (fixture, old) = (fixture.unwrap().path(), tempfile::tempdir().unwrap());
+        for file in fs::read_dir(&fixture).unwrap() {
+            let file = file.unwrap().path();
+            let copy = old.path().join(file.file_name().unwrap());
+            fs::copy(&file, &copy).unwrap();
+            // As edge leaves it; git keeps no such rights.
+            fs::set_permissions(copy, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let mut store = open(old.path());
+        assert_eq!(content_of(&mut store), expected, "{}", fixture.display());
+        let identity = Identity::load(old.path()).unwrap();
+        assert_eq!(identity.signing_key().to_bytes(), key().to_bytes());
+        // It is written to as well.
+        store.put_results(&[(content(11), result(1, identity.peer_id()))]).unwrap();
+        schemas += 1;
+    }
+    assert_eq!(schemas, SCHEMA);
 }
 
-/// Writes the fixture of a new format; never an old one.
-#[test]
-#[ignore = "it writes to the sources"]
-fn make() {
-    assert!(!fixture().exists(), "{FIXTURE} is on people's disks: a new format has a folder of its own");
-    let directory = tempfile::tempdir().unwrap();
-    let mut store = open(directory.path());
-    fill(&mut store);
-    drop(store);
-    Identity::of(key()).write(directory.path()).unwrap();
-    fs::create_dir_all(fixture()).unwrap();
+/// What a data directory has, as a fixture.
+fn keep(directory: &Path, fixture: &Path) {
+    fs::create_dir_all(fixture).unwrap();
     for file in [DATA_FILE, "identity.pem"] {
-        fs::copy(directory.path().join(file), fixture().join(file)).unwrap();
+        fs::copy(directory.join(file), fixture.join(file)).unwrap();
     }
     // The file is as long as its map; what it holds are its first pages.
-    let data = fs::OpenOptions::new().write(true).open(fixture().join(DATA_FILE)).unwrap();
-    let used = fs::read(fixture().join(DATA_FILE)).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
-    data.set_len((used as u64 / 4096 + 1) * 4096).unwrap();
+    let path = fixture.join(DATA_FILE);
+    let used = fs::read(&path).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len((used as u64 / 4096 + 1) * 4096).unwrap();
 }

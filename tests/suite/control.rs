@@ -292,7 +292,7 @@ fn what_is_no_question_gets_an_answer_that_says_so() {
 fn another_user_of_the_machine_may_look_and_no_more() {
     const NOBODY: u32 = 65_534;
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        return println!("skipped: only root can run a command as another user");
+        return println!("  not tried: only root can run a command as another user");
     }
     let edge = Edge::new();
     let (open, theirs) = (edge.path("open"), edge.path("theirs"));
