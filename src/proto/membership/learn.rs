@@ -197,8 +197,13 @@ impl SwarmRecord {
     /// [`TakeUpError`]; then nothing has changed.
     pub fn take_up(&self, admitted: &Admitted) -> Result<Decided<Learned>, TakeUpError> {
         let Admitted { credential, notice, secret, delegation } = admitted;
-        if credential.founding != self.founding || self.role == Role::Founder {
+        if credential.founding != self.founding {
             return Err(TakeUpError::Another);
+        }
+        if self.role == Role::Founder {
+            // It lets itself in nowhere; but where its records were restored, members know what it signed since then.
+            let notice = notice.as_ref().ok_or(TakeUpError::Another)?;
+            return self.learn(notice, Some(secret)).map_err(TakeUpError::Notice);
         }
         let mut next = self.clone();
         let mut answer = Learned::Known;

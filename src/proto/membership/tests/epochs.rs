@@ -249,8 +249,8 @@ fn a_notice_is_believed_once_and_only_from_the_founder() {
     let fork = kick(&mut restored, 3, 7);
     assert_eq!(lagging.learn(&fork.notice, None), Err(NoticeError::Fork { epoch: 1 }));
     assert_eq!(lagging.role(), Role::Member);
-    // And finds the thread again in a member's notice.
-    assert_eq!(tell(&mut restored, &next), Learned::Stays);
+    // And finds the thread again where it meets a member.
+    assert_eq!(renew(&mut two, 2, &mut restored), Ok(Learned::Stays));
     assert_eq!((restored.role(), restored.epoch()), (Role::Founder, 2));
     assert_eq!(restored.members(), founder.members());
     let mut facts: EpochNotice = next.notice.open(&id(FOUNDER)).unwrap();
