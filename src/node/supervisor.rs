@@ -20,7 +20,7 @@ use super::{Control, NodeError, NodeStatus};
 /// Variables by which a service manager says where and how often it listens; they are meant for one process alone.
 pub const SUPERVISOR_VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// Longest wait for a manager that does not read while the node starts. Later nobody waits for it.
+/// Longest wait for a manager that does not read. Once the beats have begun nobody waits for it.
 const SEND_WAIT: Duration = Duration::from_secs(1);
 
 /// Why nobody hears of the node.
@@ -95,15 +95,15 @@ impl Supervisor {
         cancelled: CancellationToken,
     ) -> Result<(), NodeError> {
         let beats = async {
-            loop {
-                sleep(every).await;
-                // This thread is the node's: a beat that finds no room is the manager's loss, and the next one comes.
-                if let Err(error) = self.socket.set_nonblocking(true) {
-                    tracing::warn!(%error, "the service manager may hold up this node");
-                }
-                // A part that has ended takes the node down by itself.
-                let Ok(status) = turn().await else { return };
+            sleep(every).await;
+            // This thread is the node's: a beat that finds no room is the manager's loss, and the next one comes.
+            if let Err(error) = self.socket.set_nonblocking(true) {
+                tracing::warn!(%error, "the service manager may hold up this node");
+            }
+            // A part that has ended takes the node down by itself.
+            while let Ok(status) = turn().await {
                 self.tell(&format!("WATCHDOG=1\nSTATUS={}", one_line(&status)));
+                sleep(every).await;
             }
         };
         tokio::select! {

@@ -203,7 +203,8 @@ impl SwarmRecord {
         if self.role == Role::Founder {
             // It lets itself in nowhere; but where its records were restored, members know what it signed since then.
             let notice = notice.as_ref().ok_or(TakeUpError::Another)?;
-            return self.learn(notice, Some(secret)).map_err(TakeUpError::Notice);
+            let learned = self.learn(notice, Some(secret)).map_err(TakeUpError::Notice)?;
+            return if learned.answer == Learned::Stays { Ok(learned) } else { Err(TakeUpError::Another) };
         }
         let mut next = self.clone();
         let mut answer = Learned::Known;

@@ -252,6 +252,9 @@ fn a_notice_is_believed_once_and_only_from_the_founder() {
     // And finds the thread again where it meets a member.
     assert_eq!(renew(&mut two, 2, &mut restored), Ok(Learned::Stays));
     assert_eq!((restored.role(), restored.epoch()), (Role::Founder, 2));
+    // Once: what it knows already lets it in nowhere.
+    let known = two.renew(&key(2), id(FOUNDER), &restored.credential().unwrap()).unwrap().answer;
+    assert_eq!(restored.take_up(&known).err(), Some(TakeUpError::Another));
     assert_eq!(restored.members(), founder.members());
     let mut facts: EpochNotice = next.notice.open(&id(FOUNDER)).unwrap();
     facts.epoch = 9;
