@@ -310,3 +310,87 @@ fn trim() {
         libc::malloc_trim(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+    use crate::{
+        inference::{Carry, ChunkOptions, Pace, Syntax},
+        node::valve::Valve,
+        wire::ContentKey,
+    };
+
+    /// Name, nice value and policy of the calling thread: fields 2, 19 and 41 of proc(5).
+    fn runs_at() -> (String, String, String) {
+        let stat = fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let (head, tail) = stat.rsplit_once(')').unwrap();
+        let fields: Vec<&str> = tail.split_whitespace().collect();
+        (head.split_once('(').unwrap().1.to_owned(), fields[16].to_owned(), fields[38].to_owned())
+    }
+
+    /// Looks how the thread runs that has just computed.
+    struct Watched {
+        pace: Box<dyn Pace>,
+        seen: Arc<Mutex<BTreeSet<(String, String, String)>>>,
+    }
+
+    impl Pace for Watched {
+        fn enter(&mut self, stop: &Stop) -> usize {
+            self.pace.enter(stop)
+        }
+
+        fn leave(&mut self, tokens: usize, cpu: Duration) {
+            self.seen.lock().unwrap().insert(runs_at());
+            self.pace.leave(tokens, cpu);
+        }
+    }
+
+    /// The ways in which the threads of a valve were seen to compute one job with the real model.
+    async fn ways(gives_way: bool) -> BTreeSet<(String, String, String)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/all-minilm-l6-v2");
+        let engine = SharedEngine::new(ModelFolder::read(&folder).unwrap(), PeerId::from_bytes([1; 32]));
+        let (valve, seen) = (Valve::new(1, gives_way), Arc::new(Mutex::default()));
+        valve.set(1, 1000);
+        let pace = {
+            let seen = Arc::clone(&seen);
+            Arc::new(move || -> Box<dyn Pace> {
+                Box::new(Watched { pace: valve.pace(), seen: Arc::clone(&seen) })
+            })
+        };
+        let (events, mut said) = mpsc::channel(8);
+        let mut compute = Compute::new(engine, 1, pace, events);
+        let job = Job {
+            key: ContentKey::from_bytes([2; 32]),
+            text: "Whoever lends a machine must not notice it.".into(),
+            body_start: 0,
+            options: ChunkOptions { tokens_max: 254, overlap_tokens: 0 },
+            syntax: Syntax::Plain,
+            carry: Carry::default(),
+        };
+        compute.run(1, vec![job]);
+        loop {
+            match said.recv().await.unwrap() {
+                ComputeEvent::Ready(threads) => compute.ready(threads).unwrap(),
+                ComputeEvent::Computed(_, computed) => {
+                    assert!(computed.iter().all(|one| one.result.is_ok()), "{computed:?}");
+                    break;
+                }
+                ComputeEvent::LetGo => {}
+            }
+        }
+        seen.lock().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn who_computes_for_others_gives_way_where_the_owner_says_so_and_nobody_else_does() {
+        let before = runs_at();
+        let way = |nice: &str, policy: &str| {
+            BTreeSet::from([("compute-0".to_owned(), nice.to_owned(), policy.to_owned())])
+        };
+        assert_eq!(ways(true).await, way("19", "5"));
+        assert_eq!(ways(false).await, way(&before.1, &before.2));
+        assert_eq!(runs_at(), before);
+    }
+}
