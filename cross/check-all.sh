@@ -15,8 +15,8 @@ For each target, all that cross/build.sh has built if none is named:
 - cross/check.sh in Debian 13, whose libc is another than the program's and whose names libnss-mdns looks up too;
 - aarch64: cross/check.sh with pages of 16 and 64 KiB, as the kernels of the Raspberry Pi 5 and of servers have them;
 - where `build.sh --test` was run, all unit tests of the library, but one that emulation makes too long;
-- it is packed, and lintian has nothing to say of the package; this machine's is installed, upgraded, removed and purged, and
-  its service booted and watched, from the folder and from the package.
+- it is packed, and lintian has nothing to say of the package, which is installed, upgraded, removed and purged; this
+  machine's service is booted and watched, from the folder and from the package.
 
 Needs root, for other roots, and a network, for Debian 12 and 13. What is said is kept in target/dist/check-all.txt. Takes
 half an hour and more.
@@ -90,9 +90,9 @@ for name in "${targets[@]}"; do
     cross/package.sh "$dist/edge"
     package=$(ls -t target/package/*_"$dpkg".deb | head -n 1)
     lintian --fail-on error,warning "$package"
+    bookworm
+    cross/check-package.sh "$package" "$work/bookworm"
     if [ -z "$is_foreign" ]; then
-        bookworm
-        cross/check-package.sh "$package" "$work/bookworm"
         cross/check-service.sh "$(ls -dt target/package/*-"$target" | head -n 1)" "$work/bookworm"
         cross/check-service.sh "$package" "$work/bookworm"
     fi
