@@ -205,9 +205,13 @@ fn ticket_from_stdin() -> anyhow::Result<String> {
 
 /// Asks to be let in, and waits a while for the answer.
 fn join(mut seat: Seat, ticket: String, context: &Context, stop: &Stop) -> anyhow::Result<Exit> {
-    let SwarmAnswer::Joining(view) = seat.swarm(context, SwarmCommand::Join { ticket })? else {
-        bail!("the running node answers something else");
-    };
+    let mut view = joining(&mut seat, &ticket, context)?;
+    if view.role != "pending" && known(&mut seat, &view.id, context)?.is_some_and(|now| now.refused.is_some())
+    {
+        // It was put out, and comes with a new ticket.
+        seat.swarm(context, SwarmCommand::Leave { swarm: view.id.clone() })?;
+        view = joining(&mut seat, &ticket, context)?;
+    }
     let name = &view.name;
     if view.role != "pending" {
         talk::say(&format!("this node is a member of {name} already"));
@@ -247,6 +251,21 @@ fn join(mut seat: Seat, ticket: String, context: &Context, stop: &Stop) -> anyho
     }
     talk::say(&format!("{name}: pending; nobody who admits was reached, `edge run` goes on trying"));
     Ok(Exit::Done)
+}
+
+fn joining(seat: &mut Seat, ticket: &str, context: &Context) -> anyhow::Result<SwarmView> {
+    match seat.swarm(context, SwarmCommand::Join { ticket: ticket.to_owned() })? {
+        SwarmAnswer::Joining(view) => Ok(view),
+        other => bail!("the running node answers something else: {other:?}"),
+    }
+}
+
+/// What this node knows of a swarm now.
+fn known(seat: &mut Seat, id: &str, context: &Context) -> anyhow::Result<Option<SwarmView>> {
+    match seat.swarm(context, SwarmCommand::List)? {
+        SwarmAnswer::List { swarms } => Ok(swarms.into_iter().find(|view| view.id == id)),
+        other => bail!("the running node answers something else: {other:?}"),
+    }
 }
 
 /// Goes, and tells the founder where that one is found in time.
@@ -322,6 +341,9 @@ fn list(swarms: &[SwarmView], context: &Context) -> anyhow::Result<()> {
         talk::say("this node is in no swarm; `edge swarm create NAME` founds one");
     } else {
         write!(stdout(), "{}", table(swarms))?;
+        for (view, why) in swarms.iter().filter_map(|view| Some((view, view.refused.as_ref()?))) {
+            talk::say(&format!("{}: {why}", view.name));
+        }
     }
     Ok(())
 }
@@ -331,7 +353,8 @@ pub(super) fn table(swarms: &[SwarmView]) -> Table<4> {
     let mut table = Table::new(&["swarm", "id", "role", "members"]);
     for view in swarms {
         let members = human::number(view.members as u64);
-        table.row([view.name.clone(), short(&view.id).to_owned(), view.role.clone(), members]);
+        let role = if view.refused.is_some() { "refused" } else { &view.role };
+        table.row([view.name.clone(), short(&view.id).to_owned(), role.to_owned(), members]);
     }
     table
 }

@@ -21,6 +21,7 @@ mod mesh;
 mod model;
 mod namespace;
 mod resume;
+mod rights;
 mod service;
 mod sim;
 mod store;
