@@ -266,7 +266,7 @@ impl Governor {
             let budget = self.policy.budget();
             let why = budget.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             let Budget { threads, duty_permille, .. } = *budget;
-            tracing::info!(threads, duty_permille, why, "what is lent has changed");
+            tracing::info!(threads_max = threads, duty_permille, why, "what is lent has changed");
         }
     }
 

@@ -3,9 +3,7 @@
 //! Deliberately absent: the cgroup, which the service's unit sets. The calls go straight to the kernel: the scheduling ones of
 //! musl are stubs, and glibc's `nice` is the process's by the standard and the thread's only on Linux.
 
-use std::fs;
-
-use rustix::process::{getpid, getsid};
+use std::{fs, process};
 
 /// `SCHED_IDLE` of sched(7): runs when nothing else wants to.
 const SCHED_IDLE: libc::c_long = 5;
@@ -48,8 +46,12 @@ pub(super) fn give_way() -> Vec<&'static str> {
 /// the threads of one say (autogroup, sched(7)). Only where this process leads its session, as a service does: a terminal's
 /// session is its user's too.
 pub fn session_gives_way() {
-    let (own, leader) = (getpid(), getsid(None));
-    if leader.ok() != Some(own) {
+    // Not by rustix, which takes it for granted that there is one: it is 0 where whoever leads the session stands outside of
+    // this process' namespace, as in a container.
+    // SAFETY: the call takes and gives a number.
+    #[expect(unsafe_code, reason = "a system call")]
+    let leader = unsafe { libc::getsid(0) };
+    if u32::try_from(leader) != Ok(process::id()) {
         return;
     }
     if let Err(error) = fs::write("/proc/self/autogroup", "19") {

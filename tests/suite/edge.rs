@@ -114,7 +114,8 @@ impl Edge {
 
     /// Starts a command and leaves it running; what it says goes to files, of which `name` tells one run's from
     /// another's.
-    pub(crate) fn spawn(&self, mut command: Command, name: &str) -> Running {
+    pub(crate) fn spawn(&self, mut command: impl BorrowMut<Command>, name: &str) -> Running {
+        let command = command.borrow_mut();
         let file = |what| File::create(self.path(&format!("{what}{name}"))).unwrap();
         let child = command.stdout(file("printed")).stderr(file("log")).spawn().unwrap();
         Running { child }

@@ -119,7 +119,7 @@ fn again(name: &str, part: &str, apart: bool) -> Command {
     } else {
         Command::new(exe)
     };
-    command.args([name, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"]).env(PART, part);
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(PART, part);
     command
 }
 
