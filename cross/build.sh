@@ -102,11 +102,16 @@ if [ "$target" = x86_64 ]; then
     # the packed form, which libc knows since 2.36. For ARM it is not moved.
     glibc=$(getconf GNU_LIBC_VERSION)
     if at_least "${glibc#glibc }" 2.36; then flags+=' -C link-arg=-Wl,-z,pack-relative-relocs'; fi
-    # Functions of the same machine code are kept once, where the linker can: Rust promises no two of them different addresses.
-    icf='-C link-arg=-Wl,--icf=all' trial=$(mktemp)
-    if echo 'fn main() {}' | "${RUSTC:-rustc}" - --target "$triple" -o "$trial" $icf 2> /dev/null; then flags+=" $icf"; fi
-    rm -f "$trial"
 fi
+# Functions of the same machine code are kept once, where the linker can: Rust promises no two of them different addresses.
+# A compiler for another machine finds that linker only in a folder that it is told of.
+icf='-C link-arg=-Wl,--icf=all' trial=$(mktemp)
+if [ "$target" = aarch64 ] && [ "$linker" ] && lld=$(command -v ld.lld); then
+    icf="-C link-arg=-fuse-ld=lld -C link-arg=-B$(dirname "$(realpath "$lld")") $icf"
+fi
+if echo 'fn main() {}' | env "${settings[@]}" bash -c '"${RUSTC:-rustc}" - "$@"' - --target "$triple" ${linker:+-C linker="$linker"} $flags $icf \
+    -o "$trial" 2> /dev/null; then flags+=" $icf"; fi
+rm -f "$trial"
 # The same sources give the same program, wherever they and cargo's own lie, and it does not tell whose machine made it.
 cargo_home=${CARGO_HOME:-${HOME:-/root}/.cargo}
 for place in "$cargo_home=/cargo" "$PWD=/edge" ${CARGO_TARGET_DIR:+"$(realpath -m "$CARGO_TARGET_DIR")=/edge/target"}; do

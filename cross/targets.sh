@@ -1,4 +1,4 @@
-# What the targets differ in. Sourced by build.sh, check.sh and check-all.sh; does nothing by itself.
+# What the targets differ in. Sourced by build.sh, check.sh, check-all.sh and check-package.sh; does nothing by itself.
 
 die() {
     echo "${0##*/}: $*" >&2
@@ -35,11 +35,11 @@ describe() {
         case $target in
             x86_64) die "edge for x86_64 is built on x86-64" ;;
             # The oldest of each that a Raspberry Pi has: by default qemu has instructions that none of them knows.
-            aarch64) runner=qemu-aarch64-static cpu=cortex-a53 ;;
+            aarch64) runner=qemu-aarch64-static cpu=cortex-a53 packages=(lld) ;;
             armv7) runner=qemu-arm-static cpu=cortex-a7 ;;
         esac
         export QEMU_CPU=${asked_cpu:-$cpu}
-        packages=("gcc-$gnu" "g++-$gnu" "libc6-dev-$dpkg-cross" qemu-user-static)
+        packages+=("gcc-$gnu" "g++-$gnu" "libc6-dev-$dpkg-cross" qemu-user-static)
     fi
     # Everything that is built, and what is handed out.
     built=${CARGO_TARGET_DIR:-target}

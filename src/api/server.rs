@@ -351,6 +351,9 @@ async fn attach(desk: &Desk, call: Call) -> Result<Answer, Failure> {
         let _ = book.put(record);
     }
     let placement = place(&book, &swarm)?;
+    if placement.is_some_and(|id| status.refused.contains_key(&id)) {
+        return Err(SwarmsError::Kicked { what: swarm }.into());
+    }
     let record = placement.and_then(|id| book.get(&id));
     let name = record.map(|record| record.founding().name.to_string());
     let is_plain = |c: &char| !c.is_control();

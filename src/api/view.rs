@@ -11,7 +11,7 @@ pub use lending::{BudgetView, ReasonView, SensorsView, TodayView};
 pub use crate::node::SwarmView;
 use crate::{
     node::{BudgetStatus, ClientInfo, NodeStatus, PeerInfo},
-    proto::{Item, ItemState, budget::Admission},
+    proto::{Item, ItemState, budget::Admission, membership::SwarmRecord},
     store::{DeadLetter, GcReport, Store, StoreError, StoreReport},
     wire::{ContentKey, Run, RunId, RunState},
 };
@@ -289,7 +289,8 @@ impl Status {
     /// Of a running node, in this process.
     pub fn of(status: &NodeStatus, models: Vec<ModelView>) -> Self {
         let (worker, ledger) = (&status.worker, &status.aggregator);
-        let swarms = status.swarms.iter().map(SwarmView::of);
+        let refused = |record: &SwarmRecord| status.refused.get(&record.id());
+        let swarms = status.swarms.iter().map(|record| SwarmView::of(record).refused_for(refused(record)));
         let lending = status.lending.as_ref();
         let budget = BudgetView::of(lending, worker);
         let is_computing = worker.queue.running > 0 || ledger.leased > 0;

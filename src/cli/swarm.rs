@@ -205,16 +205,15 @@ fn ticket_from_stdin() -> anyhow::Result<String> {
 
 /// Asks to be let in, and waits a while for the answer.
 fn join(mut seat: Seat, ticket: String, context: &Context, stop: &Stop) -> anyhow::Result<Exit> {
-    let mut view = joining(&mut seat, &ticket, context)?;
-    if view.role != "pending" && known(&mut seat, &view.id, context)?.is_some_and(|now| now.refused.is_some())
-    {
-        // It was put out, and comes with a new ticket.
-        seat.swarm(context, SwarmCommand::Leave { swarm: view.id.clone() })?;
-        view = joining(&mut seat, &ticket, context)?;
-    }
+    let SwarmAnswer::Joining(view) = seat.swarm(context, SwarmCommand::Join { ticket })? else {
+        bail!("the running node answers something else");
+    };
     let name = &view.name;
     if view.role != "pending" {
         talk::say(&format!("this node is a member of {name} already"));
+        if matches!(seat, Seat::Alone(_)) && view.role != "founder" {
+            talk::say("if it was put out since, repeat this beside `edge run`, which will know");
+        }
         return Ok(Exit::Done);
     }
     let (mut role, mut refused) = (view.role.clone(), None);
@@ -251,21 +250,6 @@ fn join(mut seat: Seat, ticket: String, context: &Context, stop: &Stop) -> anyho
     }
     talk::say(&format!("{name}: pending; nobody who admits was reached, `edge run` goes on trying"));
     Ok(Exit::Done)
-}
-
-fn joining(seat: &mut Seat, ticket: &str, context: &Context) -> anyhow::Result<SwarmView> {
-    match seat.swarm(context, SwarmCommand::Join { ticket: ticket.to_owned() })? {
-        SwarmAnswer::Joining(view) => Ok(view),
-        other => bail!("the running node answers something else: {other:?}"),
-    }
-}
-
-/// What this node knows of a swarm now.
-fn known(seat: &mut Seat, id: &str, context: &Context) -> anyhow::Result<Option<SwarmView>> {
-    match seat.swarm(context, SwarmCommand::List)? {
-        SwarmAnswer::List { swarms } => Ok(swarms.into_iter().find(|view| view.id == id)),
-        other => bail!("the running node answers something else: {other:?}"),
-    }
 }
 
 /// Goes, and tells the founder where that one is found in time.

@@ -1,6 +1,7 @@
 //! Everything that a running node can be asked, from any thread: what `api` serves.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,7 +26,7 @@ use super::{
 use crate::{
     inference::ModelFolder,
     proto::{Item, LedgerCounts, membership::SwarmRecord},
-    wire::{ContentKey, PeerId},
+    wire::{ContentKey, PeerId, Refusal, SwarmId},
 };
 
 /// What does not change while a node runs.
@@ -61,6 +62,8 @@ pub struct NodeStatus {
     pub peers: Vec<PeerInfo>,
     /// Swarms.
     pub swarms: Vec<SwarmRecord>,
+    /// Those that do not let it in, or put it out, and why.
+    pub refused: BTreeMap<SwarmId, Refusal>,
     /// Whether it is in the public pool.
     pub is_public: bool,
     /// What it lends and why no more; nothing where it lends nothing in any case.
@@ -133,7 +136,7 @@ impl Control {
     /// [`NodeError::Ended`].
     pub async fn status(&self) -> Result<NodeStatus, NodeError> {
         let (aggregator, totals) = asked(&self.aggregator.0, ToAggregator::Counts).await?;
-        let (swarms, is_public) = asked(&self.mesh.0, ToMesh::Swarms).await?;
+        let known = asked(&self.mesh.0, ToMesh::Swarms).await?;
         Ok(NodeStatus {
             peer: self.facts.peer,
             port: self.facts.port,
@@ -144,8 +147,9 @@ impl Control {
             aggregator,
             totals,
             peers: self.peers().await?,
-            swarms,
-            is_public,
+            swarms: known.records,
+            refused: known.refused,
+            is_public: known.is_public,
             lending: self.lending().await?,
             is_model_loaded: self.facts.engine.is_loaded(),
         })

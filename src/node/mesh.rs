@@ -63,6 +63,16 @@ use crate::{
 /// Messages that wait for the actor.
 const MESSAGES_MAX: usize = 256;
 
+/// What this node is in.
+#[derive(Debug)]
+pub(super) struct KnownSwarms {
+    pub(super) records: Vec<SwarmRecord>,
+    /// Where it is not let in, or was put out.
+    pub(super) refused: BTreeMap<SwarmId, Refusal>,
+    /// In the public pool.
+    pub(super) is_public: bool,
+}
+
 /// What the actor is told.
 #[derive(Debug)]
 pub(super) enum Message {
@@ -84,8 +94,8 @@ pub(super) enum Message {
     Sighted(Sighting),
     /// An address to try.
     Learn(SocketAddr, Option<PeerId>, Origin),
-    /// The swarms, and whether this node is in the public pool; for people and commands.
-    Swarms(oneshot::Sender<(Vec<SwarmRecord>, bool)>),
+    /// For people and commands.
+    Swarms(oneshot::Sender<KnownSwarms>),
     /// Links, for people.
     Peers(oneshot::Sender<Vec<PeerInfo>>),
     /// What its owner does with this node's swarms.
@@ -144,6 +154,8 @@ pub(super) struct Mesh {
     desk: Rc<Desk>,
     /// Why this node is not let in, and will not be by the same ticket.
     refused: BTreeMap<SwarmId, Refusal>,
+    /// Counts new epochs: what was shown before one is out of date.
+    generation: u64,
     arrivals: Arrivals,
     tasks: JoinSet<Event>,
     begun: Instant,
@@ -206,6 +218,7 @@ impl Mesh {
             aggregator,
             desk,
             refused: BTreeMap::new(),
+            generation: 0,
             arrivals: Arrivals::default(),
             tasks: JoinSet::new(),
             begun: Instant::now(),
@@ -293,7 +306,7 @@ impl Mesh {
     }
 
     fn greeting(&self) -> Greeting {
-        Greeting::new(self.me, self.boot, &self.swarms, self.is_public)
+        Greeting::new(self.me, self.boot, &self.swarms, self.is_public, self.generation)
     }
 
     /// A node that is in no swarm dials nobody.
@@ -360,7 +373,8 @@ impl Mesh {
                 Ok(())
             }
             Message::Swarms(answer) => {
-                let _ = answer.send((self.swarms.iter().cloned().collect(), self.is_public));
+                let (records, refused) = (self.swarms.iter().cloned().collect(), self.refused.clone());
+                let _ = answer.send(KnownSwarms { records, refused, is_public: self.is_public });
                 Ok(())
             }
             Message::Peers(answer) => {

@@ -195,7 +195,6 @@ async fn run(
         cancelled.clone(),
     );
     let valve = Valve::new(options.lent_threads, options.gives_way);
-    tracing::debug!(threads = options.lent_threads, gives_way = options.gives_way, "node lends");
     let mut governor = None;
     if let Some(lending) = options.lending.filter(|_| options.lent_threads > 0) {
         let start = (lending, options.sensors, disk.clone(), valve.clone());

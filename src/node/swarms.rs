@@ -13,7 +13,7 @@ use crate::{
     proto::membership::{
         BookError, FindError, InviteTerms, MembershipError, OwnInvite, Role, SwarmRecord, Swarms,
     },
-    wire::{InviteId, PeerId, SwarmId, SwarmSecret, Ticket},
+    wire::{InviteId, PeerId, Refusal, SwarmId, SwarmSecret, Ticket},
 };
 
 const DAY_MS: u64 = 86_400_000;
@@ -157,7 +157,7 @@ pub struct SwarmView {
     pub epoch: u64,
     /// As far as this node knows.
     pub members: usize,
-    /// Why this node is not let in, and will not be by the same ticket.
+    /// Why this node is not let in by its ticket, or is in no more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
@@ -267,6 +267,11 @@ impl SwarmView {
             members: record.members().len(),
             refused: None,
         }
+    }
+
+    /// The same, with why this node is not in.
+    pub fn refused_for(self, why: Option<&Refusal>) -> Self {
+        Self { refused: why.map(ToString::to_string), ..self }
     }
 }
 

@@ -353,21 +353,6 @@ fn threads(process: u32) -> Vec<Thread> {
     stats.map(of).collect()
 }
 
-/// That such threads give way is a test of the unit's; this one is of the way there.
-#[test]
-fn whoever_lends_gives_way_unless_told_otherwise() {
-    for (priority, gives_way) in [("idle", true), ("normal", false)] {
-        let edge = Edge::new();
-        let mut command = edge.command();
-        command.args(["run", "--no-mdns", "--threads", "1", "-vv"]).env("EDGE_LEND_PRIORITY", priority);
-        let running = edge.spawn(command, "");
-        edge.wait_for("", &format!("node lends threads=1 gives_way={gives_way}"));
-        wait_until("the node", || status(&edge)["state"] == "idle");
-        running.signal("TERM");
-        running.ended_well();
-    }
-}
-
 /// Who leads its session is no process that it can see, as in a container.
 #[test]
 fn a_node_whose_session_is_led_from_outside_lends_all_the_same() {
@@ -376,9 +361,14 @@ fn a_node_whose_session_is_led_from_outside_lends_all_the_same() {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child", "--", env!("CARGO_BIN_EXE_edge")]);
         command.args(["run", "--no-mdns", "--threads", "1"]).current_dir(edge.path(""));
-        let plain = edge.command();
-        command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        for (name, value) in edge.command().get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
         let _running = edge.spawn(command.env("EDGE_LEND_PRIORITY", "idle"), "");
+        edge.wait_for("", "listens on UDP port");
         wait_until("the node", || status(&edge)["state"] == "idle");
     });
 }

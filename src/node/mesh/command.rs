@@ -1,5 +1,7 @@
 //! What its owner does with this node's swarms while it runs.
 
+use std::borrow::Cow;
+
 use tokio::sync::oneshot;
 
 use super::{Event, Mesh};
@@ -25,13 +27,22 @@ impl Mesh {
     /// Carries a command out. What it changes is on the disk before the answer, or anybody else, hears of it.
     pub(super) async fn command(&mut self, command: SwarmCommand, waiting: Answer) -> Result<(), NodeError> {
         let port = self.endpoint.local_port();
-        let decided = decide(&self.swarms, &self.key, wall_clock_ms(), || own_addresses(port), command);
+        let decided = {
+            let mut swarms = Cow::Borrowed(&self.swarms);
+            if matches!(command, SwarmCommand::Join { .. }) {
+                // Whoever was put out comes in by a new ticket as anybody does.
+                for id in self.refused.keys() {
+                    swarms.to_mut().remove(id);
+                }
+            }
+            decide(&swarms, &self.key, wall_clock_ms(), || own_addresses(port), command)
+        };
         let answer = match decided {
             Err(error) => Err(error),
             Ok((None, SwarmAnswer::List { mut swarms })) => {
                 for view in &mut swarms {
                     let refusal = self.refused.iter().find(|(id, _)| id.to_string() == view.id);
-                    view.refused = refusal.map(|(_, refusal)| refusal.to_string());
+                    *view = view.clone().refused_for(refusal.map(|(_, refusal)| refusal));
                 }
                 Ok(SwarmAnswer::List { swarms })
             }

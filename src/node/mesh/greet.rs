@@ -40,6 +40,8 @@ pub(super) struct Greeting {
     swarms: Vec<(Vec<SwarmSecret>, Credential)>,
     /// Whether this node is in the public pool.
     is_public: bool,
+    /// Which state of its swarms that is.
+    generation: u64,
 }
 
 /// What the peer showed.
@@ -50,15 +52,17 @@ pub(super) struct Greeted {
     pub(super) credentials: Vec<Credential>,
     /// Both are in the public pool.
     pub(super) is_public: bool,
+    /// Of which state of our swarms it was shown.
+    pub(super) generation: u64,
 }
 
 impl Greeting {
-    pub(super) fn new(me: PeerId, boot: [u8; 16], swarms: &Swarms, is_public: bool) -> Self {
+    pub(super) fn new(me: PeerId, boot: [u8; 16], swarms: &Swarms, is_public: bool, generation: u64) -> Self {
         let shown = swarms.iter().filter_map(|record| {
             let secrets = record.secrets().iter().map(|epoch| epoch.secret.clone()).collect();
             Some((secrets, record.credential()?))
         });
-        Self { me, boot, swarms: shown.take(CREDENTIALS_MAX).collect(), is_public }
+        Self { me, boot, swarms: shown.take(CREDENTIALS_MAX).collect(), is_public, generation }
     }
 
     /// As the one that dialled.
@@ -73,7 +77,7 @@ impl Greeting {
         exchange.finish()?;
         let shown: Introduction = answer(&mut exchange, ANSWER_WAIT).await?;
         let is_public = self.is_public_for(connection, &theirs);
-        Ok(greeted(theirs, shown, is_public))
+        Ok(greeted(theirs, shown, is_public, self.generation))
     }
 
     /// As the one that was dialled.
@@ -89,7 +93,7 @@ impl Greeting {
         send(&mut exchange, &self.introduction(connection, &theirs)).await?;
         exchange.finish()?;
         let is_public = self.is_public_for(connection, &theirs);
-        Ok(greeted(theirs, shown, is_public))
+        Ok(greeted(theirs, shown, is_public, self.generation))
     }
 
     fn hello(&self, connection: &Connection) -> Hello {
@@ -123,7 +127,7 @@ impl Greeting {
     }
 }
 
-fn greeted(hello: Hello, shown: Introduction, is_public: bool) -> Greeted {
+fn greeted(hello: Hello, shown: Introduction, is_public: bool, generation: u64) -> Greeted {
     let mut program: String = hello.program.chars().filter(char::is_ascii_graphic).collect();
     program.truncate(PROGRAM_BYTES_MAX);
     // One a swarm: each is checked by signature.
@@ -133,7 +137,7 @@ fn greeted(hello: Hello, shown: Introduction, is_public: bool) -> Greeted {
             credentials.push(credential);
         }
     }
-    Greeted { boot: hello.boot, program, credentials, is_public }
+    Greeted { boot: hello.boot, program, credentials, is_public, generation }
 }
 
 async fn send<M: Message>(exchange: &mut Exchange, message: &M) -> Result<(), AskError> {
@@ -167,7 +171,7 @@ mod tests {
         let mut credentials = vec![shown(1); CREDENTIALS_MAX - 1];
         credentials.push(shown(2));
         credentials.push(shown(3));
-        let Greeted { program, credentials, .. } = greeted(hello, Introduction { credentials }, false);
+        let Greeted { program, credentials, .. } = greeted(hello, Introduction { credentials }, false, 0);
         assert_eq!(credentials, [shown(1), shown(2)]);
         assert!(program.len() <= PROGRAM_BYTES_MAX && !program.contains('\u{1b}'));
     }

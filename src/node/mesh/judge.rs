@@ -65,6 +65,9 @@ impl Mesh {
     pub(super) async fn replace(&mut self, record: SwarmRecord) -> Result<(), NodeError> {
         let kept = record.clone();
         self.disk.call(move |store| store.put_swarm(&kept)).await?;
+        if self.swarms.get(&record.id()).is_some_and(|before| before.epoch() != record.epoch()) {
+            self.generation += 1;
+        }
         if let Err(error) = self.swarms.put(record) {
             tracing::error!(%error, "a swarm is not kept");
         }
@@ -212,8 +215,11 @@ impl Mesh {
             }
             Err(error) => {
                 tracing::warn!(swarm = %name, peer = %peer.short(), %error, "not admitted");
+                // Who may be wrong, or lies, must not put a member out: only its founder knows everybody.
+                let is_theirs_to_say = record.role() == Role::Pending || peer == record.founding().founder;
                 if let AskError::NotAdmitted(refusal) = error
                     && !refusal.is_passing()
+                    && is_theirs_to_say
                 {
                     self.refused.insert(swarm, refusal);
                 }

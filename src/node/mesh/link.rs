@@ -106,6 +106,13 @@ impl Mesh {
             let how = if swarms.is_empty() { Dialled::Stranger(peer) } else { Dialled::Member(peer) };
             self.dialer.ended(self.now(), &address, how);
         }
+        if self.is_out_of_date(&greeted) {
+            connection.close(CloseCode::Duplicate);
+            if !self.links.contains_key(&peer) {
+                self.dialer.lost(self.now(), &peer);
+            }
+            return Ok(());
+        }
         if let Some(before) = self.links.get(&peer) {
             match choose(self.me, before, &connection, &greeted, !swarms.is_empty()) {
                 Choice::Newer => before.connection.close(CloseCode::Duplicate),
@@ -131,10 +138,20 @@ impl Mesh {
         self.take(connection, greeted, swarms).await
     }
 
+    /// A new epoch began between the introduction and now: the peer would never hear of it, for links that there were then
+    /// have been closed, and this one has been shown what was so before.
+    fn is_out_of_date(&self, greeted: &Greeted) -> bool {
+        greeted.generation != self.generation && !greeted.credentials.is_empty()
+    }
+
     /// Its dialler has kept this one of two.
     pub(super) async fn chosen(&mut self, connection: Connection, greeted: Greeted) -> Result<(), NodeError> {
         let swarms = self.shared(connection.peer(), &greeted.credentials, greeted.is_public).await?;
         if connection.is_closed() {
+            return Ok(());
+        }
+        if self.is_out_of_date(&greeted) {
+            connection.close(CloseCode::Duplicate);
             return Ok(());
         }
         if let Some(before) = self.links.get(&connection.peer()) {
