@@ -114,7 +114,8 @@ fn multicast(mdns: bool) -> Checked {
 fn scheduling() -> Checked {
     let name = "scheduling";
     // On a thread of its own, which is gone afterwards: this one must not be the one that gives way.
-    let refused = thread::spawn(priority::give_way).join().unwrap_or_default();
+    let thread = thread::Builder::new().spawn(priority::give_way);
+    let refused = thread.map_or_else(|_| vec!["one more thread"], |thread| thread.join().unwrap_or_default());
     if refused.is_empty() {
         let what = "compute threads run with SCHED_IDLE, nice 19 and idle IO".to_owned();
         return Checked { name, is_well: true, what, mend: None };

@@ -15,6 +15,7 @@ use heed::{
     CommitOrAbort, CompactionOption, Database, Env, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
     types::Bytes,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::{
     DATA_FILE, DirectoryLock, StoreError,
@@ -136,8 +137,11 @@ impl Store {
         };
         let mut set_aside = damage.map(|why| Ok((set_file_aside(&path)?, why))).transpose()?;
         let is_new = set_aside.is_some() || !path.exists();
-        // Best effort: a disk too full for one byte says so at the first write of something that matters.
-        let _ = fs::write(&marker, [b'0' + if is_new { 1 } else { deaths + 1 }]);
+        // Where addresses are limited a death says more of that limit than of the file.
+        if getrlimit(Resource::As).current.is_none() {
+            // Best effort: a disk too full for one byte says so at the first write of something that matters.
+            let _ = fs::write(&marker, [b'0' + if is_new { 1 } else { deaths + 1 }]);
+        }
         let opened = match Self::map(&path).and_then(Self::walked) {
             Err(StoreError::Damaged { source, .. }) => {
                 set_aside = Some((set_file_aside(&path)?, source.to_string()));
@@ -222,16 +226,18 @@ impl Store {
     }
 
     /// Prepares a write that is too large for any hole, and drops it: LMDB then reads all of its list of free pages,
-    /// which no reader can reach. Whatever it says, out of memory included, says that the list is damaged.
+    /// which no reader can reach. Whatever it says, out of memory included where there is some, says that the list is damaged.
     /// Nothing is written.
     fn try_write(&self) -> Result<(), StoreError> {
+        static TRIAL: [u8; TRIAL_BYTES] = [0; TRIAL_BYTES];
         let attempt = self.env.write_txn().and_then(|mut txn| {
-            self.tables.meta.put(&mut txn, b"trial", &vec![0; TRIAL_BYTES])?;
+            self.tables.meta.put(&mut txn, b"trial", &TRIAL)?;
             txn.abort();
             Ok(())
         });
         match attempt {
             Ok(()) | Err(heed::Error::Mdb(MdbError::MapFull)) => Ok(()),
+            Err(source) if lacks_memory(&source) => Err(StoreError::Open { path: self.path.clone(), source }),
             Err(source) => Err(StoreError::Damaged { path: self.path.clone(), source }),
         }
     }
@@ -315,6 +321,7 @@ impl Store {
     /// Damage that is met in the middle of the work: noted, so that the next start sets the file aside.
     fn damaged_or(&self, source: heed::Error, other: impl FnOnce(heed::Error) -> StoreError) -> StoreError {
         match source {
+            source if lacks_memory(&source) => other(source),
             // Our batches are small: where LMDB finds no memory for one, it believes a damaged list of free pages.
             heed::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory => {
                 let _ = fs::write(self.path.with_file_name(MARKER), [b'0' + DAMAGED]);
@@ -426,6 +433,12 @@ fn open_tables(env: &Env<WithoutTls>) -> heed::Result<Tables> {
     let [meta, results, runs, run_keys, queue, queue_jobs, outbox, receipts, swarms, peers, dead] =
         opened.unwrap_commit();
     Ok(Tables { meta, results, runs, run_keys, queue, queue_jobs, outbox, receipts, swarms, peers, dead })
+}
+
+/// Whether it is this process that has no memory left, by a limit of its owner's perhaps: a whole store says so too then.
+fn lacks_memory(error: &heed::Error) -> bool {
+    matches!(error, heed::Error::Io(error) if error.kind() == io::ErrorKind::OutOfMemory)
+        && Vec::<u8>::new().try_reserve_exact(4 * TRIAL_BYTES).is_err()
 }
 
 fn is_damage(error: MdbError) -> bool {

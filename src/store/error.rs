@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The data directory can not be made or entered.
-    #[error("cannot prepare the data directory {}", path.display())]
+    #[error("cannot prepare the data directory {} (--data-dir or EDGE_DATA_DIR names another)", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,

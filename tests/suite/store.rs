@@ -3,13 +3,13 @@
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::MetadataExt,
-    process::Stdio,
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use serde_json::Value;
 
-use crate::edge::{Edge, Running, prose};
+use crate::edge::{Edge, Running, prose, ran};
 
 #[test]
 fn a_second_command_says_who_is_first() {
@@ -114,7 +114,7 @@ fn gc_keeps_every_run_whatever_its_options_and_its_past() {
     // What has just been computed is not swept, even where nothing is kept.
     let mut command = edge.command();
     command.args(["embed", "docs", "-o", "out.jsonl"]).env("EDGE_STORE_KEEP_DAYS", "0");
-    crate::edge::ran(command).expect(0, &[]);
+    ran(command).expect(0, &[]);
     assert_eq!(stored(&[]), 0);
 }
 
@@ -133,6 +133,40 @@ fn info_and_gc_tell_what_is_there() {
     assert_eq!(fs::metadata(edge.store_file()).unwrap().mode() & 0o777, 0o600, "compaction keeps the mode");
     let (ran, _) = edge.embed(&["--json"]);
     assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap()["chunks_stored"], 0);
+}
+
+/// Wherever in its opening the memory ends.
+#[test]
+fn a_limit_on_memory_costs_an_error_and_no_swarm() {
+    let edge = Edge::new();
+    edge.run(["swarm", "create", "home"]).expect(0, &[]);
+    let lists = |limit: Option<u64>| {
+        let plain = edge.command();
+        let mut command = Command::new("prlimit");
+        command
+            .args(limit.map(|bytes| format!("--as={bytes}")))
+            .arg(plain.get_program())
+            .args(["swarm", "list"]);
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        ran(command)
+    };
+    let mut failed = 0;
+    for limit in (24 << 20..256 << 20).step_by(256 << 10) {
+        let ran = lists(Some(limit));
+        if ran.code == 0 {
+            assert!(ran.stdout.contains("home"), "{limit}: {}{}", ran.stdout, ran.stderr);
+            break;
+        }
+        failed += 1;
+    }
+    assert!(failed > 0);
+    let ran = lists(None).expect(0, &[]);
+    assert!(ran.stdout.contains("home") && !ran.stderr.contains("damaged"), "{}{}", ran.stdout, ran.stderr);
 }
 
 #[test]

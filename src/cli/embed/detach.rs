@@ -39,9 +39,12 @@ pub(super) fn detach(arguments: &Arguments, context: &Context) -> anyhow::Result
     if arguments.paths.iter().any(|path| path == Path::new("-")) {
         return Err(UsageError("--detach cannot read stdin: it ends with this terminal".into()).into());
     }
-    let log = context.directory()?.join(format!("detached-{}.log", std::process::id()));
-    forget_old_logs(&log);
-    let file = fs::File::create_new(&log).with_context(|| format!("cannot write {}", human::path(&log)))?;
+    let directory = context.directory()?;
+    forget_old_logs(&directory);
+    // Not named by a process: two in containers may have the same number and one directory.
+    let log = tempfile::Builder::new().prefix("detached-").suffix(".log").tempfile_in(&directory);
+    let log = log.and_then(|log| log.keep().map_err(|error| error.error));
+    let (file, log) = log.with_context(|| format!("cannot write a log to {}", human::path(&directory)))?;
     let program = env::current_exe().context("cannot find this program")?;
     let mut child = Command::new(program)
         .args(env::args_os().skip(1).filter(|argument| argument != "--detach"))
@@ -76,15 +79,13 @@ pub(super) fn detach(arguments: &Arguments, context: &Context) -> anyhow::Result
     Ok(Exit::Done)
 }
 
-/// Makes room beside this log.
-fn forget_old_logs(log: &Path) {
-    // Whose process had this one's id before has ended.
-    let _ = fs::remove_file(log);
+/// Makes room for one more log.
+fn forget_old_logs(directory: &Path) {
     let is_log = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("detached-") && name.ends_with(".log")
     };
-    let entries = log.parent().and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten();
+    let entries = fs::read_dir(directory).into_iter().flatten();
     let mut logs: Vec<PathBuf> =
         entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_log).collect();
     logs.sort_by_key(|path| fs::metadata(path).and_then(|meta| meta.modified()).ok());

@@ -101,7 +101,7 @@ impl Origin {
         let (sender, blocks) = sync_channel(2);
         // A read of a terminal or pipe can not be interrupted, so it has a thread of its own that is left
         // behind when the user has had enough.
-        thread::spawn(move || {
+        let body = move || {
             let mut stdin = io::stdin().lock();
             loop {
                 let mut block = vec![0; READ_BYTES];
@@ -118,7 +118,8 @@ impl Origin {
                     return;
                 }
             }
-        });
+        };
+        thread::Builder::new().name("stdin".into()).spawn(body).map_err(ScanError::Read)?;
         let mut bytes = 0;
         while !stop.is_asked() {
             match blocks.recv_timeout(Duration::from_millis(100)) {
