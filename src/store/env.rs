@@ -229,9 +229,14 @@ impl Store {
     /// which no reader can reach. Whatever it says, out of memory included where there is some, says that the list is damaged.
     /// Nothing is written.
     fn try_write(&self) -> Result<(), StoreError> {
-        static TRIAL: [u8; TRIAL_BYTES] = [0; TRIAL_BYTES];
+        let mut trial = Vec::new();
+        if trial.try_reserve_exact(TRIAL_BYTES).is_err() {
+            let source = heed::Error::Io(io::ErrorKind::OutOfMemory.into());
+            return Err(StoreError::Open { path: self.path.clone(), source });
+        }
+        trial.resize(TRIAL_BYTES, 0);
         let attempt = self.env.write_txn().and_then(|mut txn| {
-            self.tables.meta.put(&mut txn, b"trial", &TRIAL)?;
+            self.tables.meta.put(&mut txn, b"trial", &trial)?;
             txn.abort();
             Ok(())
         });
