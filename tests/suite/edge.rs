@@ -88,6 +88,19 @@ impl Edge {
         command
     }
 
+    /// The same, started by another program: `starter` with its arguments, then edge.
+    pub(crate) fn command_under(&self, mut starter: Command) -> Command {
+        let plain = self.command();
+        starter.arg(plain.get_program()).current_dir(self.home.path()).stdin(Stdio::null());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => starter.env(name, value),
+                None => starter.env_remove(name),
+            };
+        }
+        starter
+    }
+
     pub(crate) fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Ran {
         let mut command = self.command();
         command.args(arguments);
@@ -114,8 +127,7 @@ impl Edge {
 
     /// Starts a command and leaves it running; what it says goes to files, of which `name` tells one run's from
     /// another's.
-    pub(crate) fn spawn(&self, mut command: impl BorrowMut<Command>, name: &str) -> Running {
-        let command = command.borrow_mut();
+    pub(crate) fn spawn(&self, mut command: Command, name: &str) -> Running {
         let file = |what| File::create(self.path(&format!("{what}{name}"))).unwrap();
         let child = command.stdout(file("printed")).stderr(file("log")).spawn().unwrap();
         Running { child }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::{Duration, Instant},
 };
 
@@ -61,8 +61,15 @@ impl Host {
 
     /// Another program, at this host.
     pub(crate) fn within(&self, program: &str) -> Command {
+        let mut command = self.enters();
+        command.arg(program);
+        command
+    }
+
+    /// What starts a program at this host, without that program.
+    fn enters(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["-t", &self.holder.id().to_string(), "-n", "--", program]);
+        command.args(["-t", &self.holder.id().to_string(), "-n", "--"]);
         command
     }
 
@@ -73,15 +80,8 @@ impl Host {
 
     /// edge at this host, not started yet.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let plain = self.edge.command();
-        let mut command = self.within(plain.get_program().to_str().unwrap());
-        command.args(arguments).current_dir(self.edge.path("")).stdin(Stdio::null());
-        for (name, value) in plain.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
+        let mut command = self.edge.command_under(self.enters());
+        command.args(arguments);
         command
     }
 

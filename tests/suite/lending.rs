@@ -358,16 +358,11 @@ fn threads(process: u32) -> Vec<Thread> {
 fn a_node_whose_session_is_led_from_outside_lends_all_the_same() {
     namespace::alone("lending::a_node_whose_session_is_led_from_outside_lends_all_the_same", || {
         let edge = Edge::new();
-        let mut command = Command::new("unshare");
-        command.args(["--pid", "--fork", "--kill-child", "--", env!("CARGO_BIN_EXE_edge")]);
-        command.args(["run", "--no-mdns", "--threads", "1"]).current_dir(edge.path(""));
-        for (name, value) in edge.command().get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        let _running = edge.spawn(command.env("EDGE_LEND_PRIORITY", "idle"), "");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--kill-child", "--"]);
+        let mut command = edge.command_under(unshare);
+        command.args(["run", "--no-mdns", "--threads", "1"]).env("EDGE_LEND_PRIORITY", "idle");
+        let _running = edge.spawn(command, "");
         edge.wait_for("", "listens on UDP port");
         wait_until("the node", || status(&edge)["state"] == "idle");
     });

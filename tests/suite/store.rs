@@ -141,19 +141,9 @@ fn a_limit_on_memory_costs_an_error_and_no_swarm() {
     let edge = Edge::new();
     edge.run(["swarm", "create", "home"]).expect(0, &[]);
     let lists = |limit: Option<u64>| {
-        let plain = edge.command();
-        let mut command = Command::new("prlimit");
-        command
-            .args(limit.map(|bytes| format!("--as={bytes}")))
-            .arg(plain.get_program())
-            .args(["swarm", "list"]);
-        for (name, value) in plain.get_envs() {
-            match value {
-                Some(value) => command.env(name, value),
-                None => command.env_remove(name),
-            };
-        }
-        ran(command)
+        let mut prlimit = Command::new("prlimit");
+        prlimit.args(limit.map(|bytes| format!("--as={bytes}")));
+        ran(edge.command_under(prlimit).args(["swarm", "list"]))
     };
     let mut failed = 0;
     for limit in (24 << 20..256 << 20).step_by(256 << 10) {
