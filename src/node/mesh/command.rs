@@ -42,7 +42,7 @@ impl Mesh {
             Ok((None, SwarmAnswer::List { mut swarms })) => {
                 for view in &mut swarms {
                     let refusal = self.refused.iter().find(|(id, _)| id.to_string() == view.id);
-                    *view = view.clone().refused_for(refusal.map(|(_, refusal)| refusal));
+                    view.refused = refusal.map(|(_, refusal)| refusal.to_string());
                 }
                 Ok(SwarmAnswer::List { swarms })
             }
