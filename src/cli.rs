@@ -18,6 +18,7 @@ mod man;
 mod model;
 mod names;
 mod node;
+mod patient;
 mod process;
 mod queue;
 mod run;

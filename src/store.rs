@@ -23,6 +23,7 @@ mod swarms;
 pub use dead::DeadLetter;
 pub use env::{Opened, Store, StoreReport};
 pub use error::StoreError;
+pub use file::sync_folder;
 pub use identity::{Identity, IdentityError};
 pub use lock::{DirectoryLock, LockError};
 pub use queue::{LeasedJob, QueueWrite};

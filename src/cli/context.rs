@@ -7,6 +7,7 @@ use std::{
     io::{Read, Write},
     os::unix::{fs::DirBuilderExt, net::UnixStream},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::Context as _;
@@ -102,6 +103,9 @@ pub(super) fn stop_on_signals() -> anyhow::Result<Stop> {
             .context("cannot listen for signals")?;
         signal_hook::flag::register(signal, stop.flag()).context("cannot listen for signals")?;
     }
+    // A write beyond the limit on file sizes (RLIMIT_FSIZE) shall be an error that names the file, not the end.
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())
+        .context("cannot listen for signals")?;
     Ok(stop)
 }
 

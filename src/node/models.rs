@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     inference::{Engine, GoldenReport, ModelError, ModelFolder, check_golden},
+    store::sync_folder,
     wire::PeerId,
 };
 
@@ -163,7 +164,7 @@ fn copy(folder: &Path, place: &Path, target: &Path) -> io::Result<()> {
     fs::rename(staging.path(), target)?;
     // The folder has moved: there is nothing left to remove.
     let _ = staging.keep();
-    fs::File::open(place)?.sync_all()
+    sync_folder(place)
 }
 
 fn read(folder: &Path) -> Result<ModelFolder, ModelsError> {

@@ -1,13 +1,15 @@
 //! How much of the CPU others use and how much we do, from the kernel's counters.
 //!
-//! Others = user, system, interrupt and softirq time of the machine, less what threads of ours had of it. Time of
+//! Others = user, system, interrupt and softirq time of the CPUs that we may run on, less what threads of ours had of
+//! it: where a container is given some CPUs of a machine, what runs on the rest is nothing to us. Time of
 //! niced threads is in a column of its own, and so our compute is not counted; but only its user time: the kernel
 //! books system time without asking how nice a thread is, so all system time of ours is taken off, and the user time
 //! of those of our threads that are not nice. Stolen time is nobody's here: a neighbour on the same host took it, or a
 //! limit on the virtual machine that our own work has hit, and to yield to that would swing.
-//! Sources: `Documentation/filesystems/proc.rst` §1.8 (`/proc/stat`) and table 1-4 (`/proc/PID/stat`).
+//! Sources: `Documentation/filesystems/proc.rst` §1.8 (`/proc/stat`), tables 1-2 (`/proc/PID/status`) and 1-4
+//! (`/proc/PID/stat`).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use super::{
     described::Described,
@@ -23,6 +25,8 @@ const TICK_MS: u64 = 10;
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
 /// The lines of 256 CPUs; what follows them (`intr` is as long as a page on a PC) is not looked at.
 const STAT_BYTES_MAX: usize = 24 * 1024;
+/// The status of a process, which ends with its lists of groups, CPUs and memory nodes.
+const STATUS_BYTES_MAX: usize = 16 * 1024;
 /// One line of 52 fields.
 const TASK_BYTES_MAX: usize = 1024;
 /// Threads of ours that are looked at; there are some ten.
@@ -39,12 +43,17 @@ struct Counters {
     system: u64,
 }
 
-/// `/proc/stat`, in ticks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `/proc/stat`, in ticks, of the CPUs that we may run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Machine {
     busy: u64,
     cpus: u64,
+    /// Which they are; none where they are all.
+    of: Option<Allowed>,
 }
+
+/// CPUs by their numbers.
+type Allowed = Vec<RangeInclusive<u32>>;
 
 /// A thread or process, in ticks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +115,10 @@ impl Cpu {
     fn between(&mut self, root: &Root, before: Counters, after: &Counters) -> Found<(u32, u32)> {
         let forward = |from: u64, to: u64| to.checked_sub(from).ok_or(NONSENSE);
         let elapsed_ms = u64::try_from(after.at.saturating_sub(before.at).as_millis()).unwrap_or(u64::MAX);
+        if before.machine.of != after.machine.of {
+            // Counters of other CPUs: there is nothing yet to differ from.
+            return Err(Lack::Broken(Fault::Stale));
+        }
         let machine = forward(before.machine.busy, after.machine.busy)?;
         let user = forward(before.user, after.user)?;
         let system = forward(before.system, after.system)?;
@@ -133,7 +146,8 @@ impl Cpu {
 }
 
 fn counters(root: &Root, at: Duration) -> Found<Counters> {
-    let machine = parse_machine(&root.beginning("/proc/stat", STAT_BYTES_MAX)?)?;
+    let allowed = root.text("/proc/self/status", STATUS_BYTES_MAX).ok().as_deref().and_then(parse_allowed);
+    let machine = parse_machine(&root.beginning("/proc/stat", STAT_BYTES_MAX)?, allowed)?;
     let own = parse_task(&root.beginning("/proc/self/stat", TASK_BYTES_MAX)?)?;
     Ok(Counters { at, machine, user: own.user, system: own.system })
 }
@@ -160,12 +174,29 @@ fn nice_user(root: &Root, threads: &mut BTreeMap<u32, u64>) -> u64 {
     ticks
 }
 
-/// `cpu  user nice system idle iowait irq softirq steal guest guest_nice`, then a line for every CPU that is online.
+/// `cpu  user nice system idle iowait irq softirq steal guest guest_nice`, then the same for every CPU that is online.
 /// Guests are within user and nice.
-fn parse_machine(text: &str) -> Found<Machine> {
+fn parse_machine(text: &str, allowed: Option<Allowed>) -> Found<Machine> {
     let mut lines = text.lines();
-    let line = lines.next().and_then(|line| line.strip_prefix("cpu ")).ok_or(NONSENSE)?;
-    let columns: Vec<u64> = line
+    let all = lines.next().and_then(|line| line.strip_prefix("cpu ")).ok_or(NONSENSE)?;
+    let cpus: Vec<(u32, &str)> = lines
+        .map_while(|line| line.strip_prefix("cpu")?.split_once(' '))
+        .map_while(|(number, columns)| Some((number.parse().ok()?, columns)))
+        .collect();
+    let allowed = allowed.filter(|allowed| cpus.iter().any(|&(cpu, _)| !has(allowed, cpu)));
+    let Some(allowed) = allowed else {
+        return Ok(Machine { busy: busy(all)?, cpus: cpus.len() as u64, of: None });
+    };
+    let mut machine = Machine { busy: 0, cpus: 0, of: None };
+    for &(_, columns) in cpus.iter().filter(|&&(cpu, _)| has(&allowed, cpu)) {
+        machine.busy = machine.busy.checked_add(busy(columns)?).ok_or(NONSENSE)?;
+        machine.cpus += 1;
+    }
+    Ok(Machine { of: Some(allowed), ..machine })
+}
+
+fn busy(columns: &str) -> Found<u64> {
+    let columns: Vec<u64> = columns
         .split_ascii_whitespace()
         .take(10)
         .map(str::parse)
@@ -173,10 +204,21 @@ fn parse_machine(text: &str) -> Found<Machine> {
         .map_err(|_| NONSENSE)?;
     let &[user, _, system, _, ..] = columns.as_slice() else { return Err(NONSENSE) };
     let interrupts = columns.iter().skip(5).take(2).try_fold(0_u64, |sum, &ticks| sum.checked_add(ticks));
-    let busy =
-        user.checked_add(system).zip(interrupts).and_then(|(a, b)| a.checked_add(b)).ok_or(NONSENSE)?;
-    let cpus = lines.take_while(|line| line.starts_with("cpu")).count() as u64;
-    Ok(Machine { busy, cpus })
+    user.checked_add(system).zip(interrupts).and_then(|(a, b)| a.checked_add(b)).ok_or(NONSENSE)
+}
+
+fn has(allowed: &[RangeInclusive<u32>], cpu: u32) -> bool {
+    allowed.iter().any(|range| range.contains(&cpu))
+}
+
+/// `Cpus_allowed_list:\t0-3,8`.
+fn parse_allowed(status: &str) -> Option<Allowed> {
+    let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    list.trim().split(',').map(range).collect()
 }
 
 /// `pid (name) state …`: the name may hold anything, so what counts comes after the last parenthesis.
@@ -267,6 +309,35 @@ mod tests {
     }
 
     #[test]
+    fn what_runs_on_cpus_that_are_not_ours_is_nobodys() {
+        let tree = Tree::new();
+        let machine = |cpu0: u64, cpu1: u64, cpu2: u64| {
+            let all = cpu0 + cpu1 + cpu2;
+            let text = format!("cpu  {all} 0 0 9\ncpu0 {cpu0} 0 0 9\ncpu1 {cpu1} 0 0 9\ncpu2 {cpu2} 0 0 9\n");
+            fs::write(tree.0.path().join("proc/stat"), text).unwrap();
+        };
+        let allow = |list: &str| {
+            let text =
+                format!("Name:\tedge\nCpus_allowed:\t7\nCpus_allowed_list:\t{list}\nMems_allowed:\t1\n");
+            fs::write(tree.0.path().join("proc/self/status"), text).unwrap();
+        };
+        tree.task("stat", 0, 0, 0);
+        machine(100, 100, 100);
+        allow("1-2,9");
+        let mut cpu = Cpu::new(&tree.root(), &Moment::at_ms(0));
+        machine(200, 150, 110);
+        assert_eq!(cpu.read(&tree.root(), &Moment::at_ms(1000)), shares(600, 0));
+        allow("0,1,2");
+        let stale = Sensed::Broken(Fault::Stale);
+        assert_eq!(cpu.read(&tree.root(), &Moment::at_ms(2000)), Shares { others: stale, ours: stale });
+        machine(250, 200, 160);
+        assert_eq!(cpu.read(&tree.root(), &Moment::at_ms(3000)), shares(1500, 0));
+        allow("0-2");
+        machine(250, 200, 260);
+        assert_eq!(cpu.read(&tree.root(), &Moment::at_ms(4000)), shares(1000, 0), "all are all");
+    }
+
+    #[test]
     fn without_proc_there_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());
@@ -286,8 +357,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_without_a_panic(text in "(cpu |cpu  [0-9 ]{0,80}|.|\\)|\n| [0-9]{1,25}){0,40}") {
-            let _ = parse_machine(&text);
+        fn any_text_is_read_without_a_panic(text in "(cpu |cpu[0-9]? [0-9 ]{0,80}|Cpus_allowed_list:[0-9,-]{0,9}|.|\\)|\n| [0-9]{1,25}){0,40}") {
+            let _ = parse_machine(&text, None);
+            let _ = parse_machine(&text, parse_allowed(&text).or_else(|| parse_allowed("Cpus_allowed_list: 1")));
             let _ = parse_task(&text);
         }
     }

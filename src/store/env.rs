@@ -19,7 +19,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::{
     DATA_FILE, DirectoryLock, StoreError,
-    file::{disk_bytes, extend, file_error, free_bytes, has_addresses, set_file_aside, sync_folder},
+    file::{disk_bytes, extend, file_error, free_bytes, has_addresses, set_file_aside, sync_name},
     meta_page::{Shape, inspect},
 };
 use crate::wire;
@@ -191,7 +191,7 @@ impl Store {
         let mut store = Self { env, path: path.to_owned(), map_bytes, tables };
         if length == 0 {
             extend(path, map_bytes)?;
-            sync_folder(path)?;
+            sync_name(path)?;
         }
         store.check_schema()?;
         Ok(store)
@@ -408,7 +408,7 @@ impl Store {
         }
         self.close();
         fs::rename(&new, &path).map_err(|e| file_error("replace", &path, e))?;
-        sync_folder(&path)?;
+        sync_name(&path)?;
         Self::map(&path)
     }
 }

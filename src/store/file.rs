@@ -34,12 +34,24 @@ pub(super) fn has_addresses(bytes: usize) -> bool {
     }
 }
 
+/// Makes the names in `folder` durable, as fsync(2) asks who made or renamed a file there. A folder that can not be
+/// synced at all is left to its file system: some network and FUSE ones refuse it, and one that we may write to but
+/// not list can not be opened.
+///
+/// # Errors
+/// What the disk says.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    match File::open(folder).and_then(|folder| folder.sync_all()) {
+        Err(error) if matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported) => Ok(()),
+        other => other,
+    }
+}
+
 /// A name is durable only when its folder is.
-pub(super) fn sync_folder(path: &Path) -> Result<(), StoreError> {
+pub(super) fn sync_name(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| file_error("sync the folder of", path, e))
+    sync_folder(folder).map_err(|e| file_error("sync the folder of", path, e))
 }
 
 pub(super) fn set_file_aside(path: &Path) -> Result<PathBuf, StoreError> {

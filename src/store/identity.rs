@@ -15,6 +15,7 @@ use ed25519_dalek::{
     pkcs8::{DecodePrivateKey, EncodePrivateKey},
 };
 
+use super::sync_folder;
 use crate::wire::PeerId;
 
 const FILE: &str = "identity.pem";
@@ -138,7 +139,7 @@ impl Identity {
         file.write_all(pem.as_bytes()).map_err(io)?;
         file.sync_all().map_err(io)?;
         fs::rename(&new, &path).map_err(io)?;
-        fs::File::open(directory).and_then(|d| d.sync_all()).map_err(io)
+        sync_folder(directory).map_err(io)
     }
 }
 

@@ -3,8 +3,11 @@
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::Write,
-    os::unix::{ffi::OsStringExt, fs::PermissionsExt, fs::symlink, net::UnixListener},
+    io::{Read, Write},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{ffi::OsStringExt, fs::PermissionsExt, fs::symlink, net::UnixListener},
+    },
     path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -12,7 +15,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::edge::{Edge, Ran, lines, prose, ran};
+use crate::edge::{Edge, Ran, Running, lines, prose, ran};
 
 fn paths(lines: &[Value]) -> Vec<&str> {
     let mut paths: Vec<&str> = lines.iter().map(|line| line["path"].as_str().unwrap()).collect();
@@ -376,6 +379,45 @@ fn stdin_fails_alone_and_stands_in_its_place() {
     with_stdin(File::open("/dev/zero").unwrap(), &["embed", "-"]).expect(0, &["skipped -: is binary"]);
 }
 
+/// What a shell, an ssh session or a pty proxy may leave behind: it is a property of the open file, not of ours.
+#[test]
+fn streams_that_do_not_block_are_waited_for() {
+    let edge = Edge::new();
+    let (stdin, mut text) = std::io::pipe().unwrap();
+    let (mut printed, stdout) = std::io::pipe().unwrap();
+    for end in [stdin.as_fd(), stdout.as_fd()] {
+        rustix::fs::fcntl_setfl(end, rustix::fs::OFlags::NONBLOCK).unwrap();
+    }
+    // Nobody has written yet when it reads first, and nobody reads yet when it has filled a pipe.
+    let mut command = edge.command();
+    command.args(["embed", "-"]).stdin(stdin.try_clone().unwrap()).stdout(stdout).stderr(Stdio::piped());
+    let mut run = Running { child: command.spawn().unwrap() };
+    drop(command);
+    let waits_until = |run: &mut Running, enough: &dyn Fn() -> bool| {
+        while run.is_running() && !enough() {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    };
+    let held = |end: BorrowedFd<'_>| rustix::io::ioctl_fionread(end).unwrap();
+    let long = prose(3, 40_000);
+    let (one, other) = long.split_at(1_000);
+    text.write_all(one.as_bytes()).unwrap();
+    waits_until(&mut run, &|| held(stdin.as_fd()) == 0);
+    text.write_all(other.as_bytes()).unwrap();
+    drop((stdin, text));
+    waits_until(&mut run, &|| held(printed.as_fd()) > 60_000);
+    let mut got = String::new();
+    printed.read_to_string(&mut got).unwrap();
+    assert_eq!(
+        run.ended(),
+        Some(0),
+        "{}",
+        std::io::read_to_string(run.child.stderr.take().unwrap()).unwrap()
+    );
+    assert!(got.len() > 70_000, "{} bytes fit a pipe", got.len());
+    assert_eq!(lines(&got).last().unwrap()["end"], long.trim_end().len());
+}
+
 #[test]
 fn ctrl_c_ends_an_endless_stdin() {
     let edge = Edge::new();
@@ -383,7 +425,7 @@ fn ctrl_c_ends_an_endless_stdin() {
     let mut yes = Command::new("yes").stdout(Stdio::piped()).spawn().unwrap();
     command.args(["embed", "-"]).stdin(yes.stdout.take().unwrap());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let run = crate::edge::Running { child: command.spawn().unwrap() };
+    let run = Running { child: command.spawn().unwrap() };
     let spooled = |id: u32| {
         let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten();
         open.filter_map(|fd| fs::metadata(fd.ok()?.path()).ok())
@@ -408,7 +450,7 @@ fn a_signal_that_nohup_switched_off_stays_off() {
     command.arg(env!("CARGO_BIN_EXE_edge")).args(["embed", "docs", "-o", "out.jsonl"]);
     command.current_dir(edge.path("")).env("EDGE_DATA_DIR", edge.data_dir()).env("HOME", edge.path(""));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut run = crate::edge::Running { child: command.spawn().unwrap() };
+    let mut run = Running { child: command.spawn().unwrap() };
     while run.is_running() && !edge.store_file().exists() {
         std::thread::park_timeout(Duration::from_millis(2));
     }

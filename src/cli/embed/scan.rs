@@ -17,6 +17,7 @@ use std::{
 use tempfile::SpooledTempFile;
 
 use crate::{
+    cli::patient::Patient,
     inference::{Carry, ChunkOptions, Job, SEGMENT_BYTES_MAX, Stop, Syntax, content_key, cut, lead_start},
     wire::{ContentKey, ModelHash},
 };
@@ -102,7 +103,7 @@ impl Origin {
         // A read of a terminal or pipe can not be interrupted, so it has a thread of its own that is left
         // behind when the user has had enough.
         let body = move || {
-            let mut stdin = io::stdin().lock();
+            let mut stdin = Patient(io::stdin().lock());
             loop {
                 let mut block = vec![0; READ_BYTES];
                 let read = match stdin.read(&mut block) {

@@ -13,6 +13,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::{cli::patient::Patient, store::sync_folder};
+
 /// Bytes of the header of a `.npy` file; a multiple of 64, with room for any number of rows.
 const NPY_HEADER_BYTES: usize = 128;
 
@@ -67,7 +69,7 @@ impl Sink {
     pub(super) fn stdout() -> Self {
         Self::Lines(Target::Direct {
             path: "standard output".into(),
-            writer: Box::new(io::stdout()),
+            writer: Box::new(Patient(io::stdout())),
             written: 0,
         })
     }
@@ -293,7 +295,7 @@ impl Part {
         self.file.sync_all()?;
         fs::rename(&self.path, target)?;
         let folder = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     }
 }
 
