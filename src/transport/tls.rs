@@ -14,10 +14,10 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{
-        CryptoProvider,
-        ring::{cipher_suite, default_provider, kx_group, sign::any_eddsa_type},
+        CryptoProvider, GetRandomFailed, KeyProvider, SecureRandom, WebPkiSupportedAlgorithms,
+        ring::{cipher_suite, kx_group, sign::any_eddsa_type},
     },
-    pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime},
     server::{
         AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage,
         danger::{ClientCertVerified, ClientCertVerifier},
@@ -109,8 +109,9 @@ pub(super) fn signing_key(key: &SigningKey) -> Result<Arc<dyn rustls::sign::Sign
     any_eddsa_type(&PrivatePkcs8KeyDer::from(document.as_bytes()))
 }
 
-/// One key exchange, two ciphers. ChaCha20 comes first: most Pis have no AES instructions, and where they are it is
-/// fast enough. QUIC's first packets need AES-128.
+/// One key exchange, two ciphers, and no signature but those that [`check_signed`] checks: what certificates are made of
+/// (RSA, NIST's curves) is not even in the program. ChaCha20 comes first: most Pis have no AES instructions, and where
+/// they are it is fast enough. QUIC's first packets need AES-128.
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider {
         cipher_suites: vec![
@@ -118,8 +119,29 @@ fn provider() -> Arc<CryptoProvider> {
             cipher_suite::TLS13_AES_128_GCM_SHA256,
         ],
         kx_groups: vec![kx_group::X25519],
-        ..default_provider()
+        signature_verification_algorithms: WebPkiSupportedAlgorithms { all: &[], mapping: &[] },
+        secure_random: &System,
+        key_provider: &System,
     })
+}
+
+/// The system's random numbers; and no way to a key but [`signing_key`].
+#[derive(Debug)]
+struct System;
+
+impl SecureRandom for System {
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
+        getrandom::fill(bytes).map_err(|_| GetRandomFailed)
+    }
+}
+
+impl KeyProvider for System {
+    fn load_private_key(
+        &self,
+        _: PrivateKeyDer<'static>,
+    ) -> Result<Arc<dyn rustls::sign::SigningKey>, Error> {
+        Err(Error::General("a node has one key, and no file is read for it".into()))
+    }
 }
 
 /// Judges the key of whom we dial, before we show ours. One for each dialling.
