@@ -160,6 +160,17 @@ fn a_limit_on_memory_costs_an_error_and_no_swarm() {
 }
 
 #[test]
+fn a_limit_on_file_sizes_is_an_error_that_names_the_file() {
+    let edge = Edge::new();
+    edge.document("a.txt", "A text.");
+    let mut prlimit = Command::new("prlimit");
+    prlimit.arg("--fsize=1000000");
+    let ran = ran(edge.command_under(prlimit).args(["embed", "docs"]));
+    ran.expect(3, &["data.mdb: File too large"]);
+    edge.embed(&[]).0.expect(0, &[]);
+}
+
+#[test]
 fn the_data_directory_is_private() {
     let edge = Edge::new();
     edge.document("a.txt", "A text.");
