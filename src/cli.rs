@@ -217,6 +217,7 @@ fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         return config::run(command, context, global.json);
     }
     let context = context?;
+    context::outlive_file_limit()?;
     logs::start(&context.config);
     match command {
         Command::Embed(arguments) => embed::run(arguments, &context),

@@ -103,10 +103,14 @@ pub(super) fn stop_on_signals() -> anyhow::Result<Stop> {
             .context("cannot listen for signals")?;
         signal_hook::flag::register(signal, stop.flag()).context("cannot listen for signals")?;
     }
-    // A write beyond the limit on file sizes (RLIMIT_FSIZE) shall be an error that names the file, not the end.
+    Ok(stop)
+}
+
+/// From now on a write beyond the limit on file sizes (RLIMIT_FSIZE) is an error that names the file, and not the end.
+pub(super) fn outlive_file_limit() -> anyhow::Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default())
         .context("cannot listen for signals")?;
-    Ok(stop)
+    Ok(())
 }
 
 /// Wakes a thread that has nothing to do but wait for a signal, or for the end of something.

@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, Read, Write},
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::AsFd,
 };
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -13,46 +13,38 @@ use rustix::event::{PollFd, PollFlags, poll};
 /// Waits wherever the stream would have it come again: what it gives and takes is as if it were blocking.
 pub(super) struct Patient<T>(pub(super) T);
 
-impl<T: Read + AsFd> Read for Patient<T> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+impl<T: AsFd> Patient<T> {
+    /// What `attempt` gives when it no longer says to come again. A signal that interrupts the wait is an error, after which
+    /// readers and writers begin anew.
+    fn wait<R>(
+        &mut self,
+        what: PollFlags,
+        mut attempt: impl FnMut(&mut T) -> io::Result<R>,
+    ) -> io::Result<R> {
         loop {
-            match self.0.read(bytes) {
+            match attempt(&mut self.0) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait(self.0.as_fd(), PollFlags::IN)?
+                    // Also where nothing will come any more: the next attempt says so.
+                    poll(&mut [PollFd::new(&self.0, what)], None)?;
                 }
                 other => return other,
             }
         }
+    }
+}
+
+impl<T: Read + AsFd> Read for Patient<T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.wait(PollFlags::IN, |stream| stream.read(bytes))
     }
 }
 
 impl<T: Write + AsFd> Write for Patient<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.0.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait(self.0.as_fd(), PollFlags::OUT)?
-                }
-                other => return other,
-            }
-        }
+        self.wait(PollFlags::OUT, |stream| stream.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        loop {
-            match self.0.flush() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait(self.0.as_fd(), PollFlags::OUT)?
-                }
-                other => return other,
-            }
-        }
+        self.wait(PollFlags::OUT, T::flush)
     }
-}
-
-/// Returns when there is something, or nothing will come any more. A signal interrupts it, which is an error that
-/// readers and writers begin again after.
-fn wait(stream: BorrowedFd<'_>, what: PollFlags) -> io::Result<()> {
-    poll(&mut [PollFd::from_borrowed_fd(stream, what)], None)?;
-    Ok(())
 }

@@ -48,8 +48,8 @@ struct Counters {
 struct Machine {
     busy: u64,
     cpus: u64,
-    /// Which they are; none where they are all.
-    of: Option<Allowed>,
+    /// Only these; none where they are all.
+    only: Option<Allowed>,
 }
 
 /// CPUs by their numbers.
@@ -115,7 +115,7 @@ impl Cpu {
     fn between(&mut self, root: &Root, before: Counters, after: &Counters) -> Found<(u32, u32)> {
         let forward = |from: u64, to: u64| to.checked_sub(from).ok_or(NONSENSE);
         let elapsed_ms = u64::try_from(after.at.saturating_sub(before.at).as_millis()).unwrap_or(u64::MAX);
-        if before.machine.of != after.machine.of {
+        if before.machine.only != after.machine.only {
             // Counters of other CPUs: there is nothing yet to differ from.
             return Err(Lack::Broken(Fault::Stale));
         }
@@ -185,14 +185,14 @@ fn parse_machine(text: &str, allowed: Option<Allowed>) -> Found<Machine> {
         .collect();
     let allowed = allowed.filter(|allowed| cpus.iter().any(|&(cpu, _)| !has(allowed, cpu)));
     let Some(allowed) = allowed else {
-        return Ok(Machine { busy: busy(all)?, cpus: cpus.len() as u64, of: None });
+        return Ok(Machine { busy: busy(all)?, cpus: cpus.len() as u64, only: None });
     };
-    let mut machine = Machine { busy: 0, cpus: 0, of: None };
+    let mut machine = Machine { busy: 0, cpus: 0, only: None };
     for &(_, columns) in cpus.iter().filter(|&&(cpu, _)| has(&allowed, cpu)) {
         machine.busy = machine.busy.checked_add(busy(columns)?).ok_or(NONSENSE)?;
         machine.cpus += 1;
     }
-    Ok(Machine { of: Some(allowed), ..machine })
+    Ok(Machine { only: Some(allowed), ..machine })
 }
 
 fn busy(columns: &str) -> Found<u64> {

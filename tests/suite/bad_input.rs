@@ -393,19 +393,14 @@ fn streams_that_do_not_block_are_waited_for() {
     command.args(["embed", "-"]).stdin(stdin.try_clone().unwrap()).stdout(stdout).stderr(Stdio::piped());
     let mut run = Running { child: command.spawn().unwrap() };
     drop(command);
-    let waits_until = |run: &mut Running, enough: &dyn Fn() -> bool| {
-        while run.is_running() && !enough() {
-            std::thread::park_timeout(Duration::from_millis(5));
-        }
-    };
     let held = |end: BorrowedFd<'_>| rustix::io::ioctl_fionread(end).unwrap();
     let long = prose(3, 40_000);
     let (one, other) = long.split_at(1_000);
     text.write_all(one.as_bytes()).unwrap();
-    waits_until(&mut run, &|| held(stdin.as_fd()) == 0);
+    run.runs_until(|| held(stdin.as_fd()) == 0);
     text.write_all(other.as_bytes()).unwrap();
     drop((stdin, text));
-    waits_until(&mut run, &|| held(printed.as_fd()) > 60_000);
+    run.runs_until(|| held(printed.as_fd()) > 60_000);
     let mut got = String::new();
     printed.read_to_string(&mut got).unwrap();
     assert_eq!(
@@ -451,9 +446,7 @@ fn a_signal_that_nohup_switched_off_stays_off() {
     command.current_dir(edge.path("")).env("EDGE_DATA_DIR", edge.data_dir()).env("HOME", edge.path(""));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut run = Running { child: command.spawn().unwrap() };
-    while run.is_running() && !edge.store_file().exists() {
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
+    run.runs_until(|| edge.store_file().exists());
     run.signal("HUP");
     run.wait().expect(0, &["20 documents"]);
 }

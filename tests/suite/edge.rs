@@ -181,6 +181,13 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Waits until `is_enough` or its end, whichever comes first.
+    pub(crate) fn runs_until(&mut self, mut is_enough: impl FnMut() -> bool) {
+        while self.is_running() && !is_enough() {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
+    }
+
     /// The high-water mark of its resident memory, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();

@@ -78,9 +78,7 @@ fn killed_at_any_moment_it_goes_on_and_ends_the_same() {
         let early = Duration::from_millis(5 << (2 * round));
         // A batch of results takes more than the list of keys that comes first.
         let is_due = || if round < 5 { begun.elapsed() >= early } else { stored() > before + 60 };
-        while run.is_running() && !is_due() {
-            std::thread::park_timeout(Duration::from_millis(1));
-        }
+        run.runs_until(is_due);
         kills += u32::from(run.is_running());
         drop(run);
     }

@@ -4,7 +4,6 @@ use std::{
     fs::{self, OpenOptions},
     os::unix::fs::MetadataExt,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -20,9 +19,7 @@ fn a_second_command_says_who_is_first() {
     let mut command = edge.command();
     command.args(["embed", "-", "-o", "out.jsonl"]).stdin(Stdio::piped());
     let mut run = Running { child: command.spawn().unwrap() };
-    while run.is_running() && !edge.store_file().exists() {
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
+    run.runs_until(|| edge.store_file().exists());
     let who = format!("in use by process {} (edge embed)", run.child.id());
     edge.run(["embed", "docs"]).expect(4, &[&who, "--identity"]);
     edge.run(["store", "info"]).expect(4, &[&who]);
@@ -163,10 +160,12 @@ fn a_limit_on_memory_costs_an_error_and_no_swarm() {
 fn a_limit_on_file_sizes_is_an_error_that_names_the_file() {
     let edge = Edge::new();
     edge.document("a.txt", "A text.");
-    let mut prlimit = Command::new("prlimit");
-    prlimit.arg("--fsize=1000000");
-    let ran = ran(edge.command_under(prlimit).args(["embed", "docs"]));
-    ran.expect(3, &["data.mdb: File too large"]);
+    for arguments in [["embed", "docs"], ["store", "gc"]] {
+        let mut prlimit = Command::new("prlimit");
+        prlimit.arg("--fsize=1000000");
+        let ran = ran(edge.command_under(prlimit).args(arguments));
+        ran.expect(3, &["data.mdb: File too large"]);
+    }
     edge.embed(&[]).0.expect(0, &[]);
 }
 
