@@ -41,7 +41,8 @@ impl TractModel {
     pub fn from_onnx(folder: &ModelFolder, path: PathBuf, bytes: Vec<u8>) -> Result<Self, ModelError> {
         let manifest = folder.manifest();
         // A damaged graph may break tract's invariants: a panic there is that file's fault, not ours.
-        let built = std::panic::catch_unwind(|| build(bytes));
+        let built =
+            std::panic::catch_unwind(|| build(tract_onnx::onnx().model_for_read(&mut Cursor::new(bytes))?));
         let (plan, inputs) = match built {
             Ok(Ok(built)) => built,
             Ok(Err(error)) => return Err(ModelError::Graph { path, source: error.into() }),
@@ -61,8 +62,7 @@ impl TractModel {
     }
 }
 
-fn build(bytes: Vec<u8>) -> TractResult<(Arc<Plan>, Vec<Input>)> {
-    let mut model = tract_onnx::onnx().model_for_read(&mut Cursor::new(bytes))?;
+fn build(mut model: InferenceModel) -> TractResult<(Arc<Plan>, Vec<Input>)> {
     let (batch, tokens) = (model.symbols.sym("batch"), model.symbols.sym("tokens"));
     let shape: [TDim; 2] = [batch.into(), tokens.into()];
     let outlets = model.input_outlets()?.to_vec();
@@ -201,3 +201,6 @@ fn equal_runs<T>(items: &[T], key: impl Fn(&T) -> usize) -> Vec<Range<usize>> {
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests;
