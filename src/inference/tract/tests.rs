@@ -74,25 +74,24 @@ fn translated(model: &ModelProto) -> TractResult<InferenceModel> {
 }
 
 /// What mixes the tokens of FNet (arXiv 2105.03824) instead of attention: Fourier transforms over features and tokens, of
-/// which the real part is taken; here at the second token.
-fn fourier() -> ModelProto {
+/// which the real part is taken, part 0; here at the second token. Part 1 is the imaginary one, which alone tells the
+/// directions apart.
+fn fourier(part: i64) -> ModelProto {
     let nodes = vec![
         node("Gather", &["words", "input_ids"], "embedded", Some(0)),
         node("Unsqueeze", &["embedded", "last"], "real", None),
         node("DFT", &["real"], "over_features", Some(2)),
         node("DFT", &["over_features"], "over_both", Some(1)),
-        node("Gather", &["over_both", "zero"], "mixed", Some(3)),
+        node("Gather", &["over_both", "part"], "mixed", Some(3)),
         node("Gather", &["mixed", "one"], "vector", Some(1)),
     ];
     let constants =
-        vec![integers("last", &[1], &[3]), integers("zero", &[], &[0]), integers("one", &[], &[1])];
+        vec![integers("last", &[1], &[3]), integers("part", &[], &[part]), integers("one", &[], &[1])];
     model(nodes, constants)
 }
 
 #[test]
 fn transforms_of_any_length_are_right() {
-    let (plan, inputs) = build(translated(&fourier()).unwrap()).unwrap();
-    let model = TractModel { plan, inputs, dimension: FEATURES, pooling: Pooling::Graph, normalized: true };
     // Primes, a prime's powers, and products of different ones.
     let lengths = [2, 3, 4, 5, 7, 8, 9, 12, 30, 49, 60, 97, 128];
     let texts: Vec<Vec<u32>> = lengths
@@ -100,22 +99,33 @@ fn transforms_of_any_length_are_right() {
         .map(|&length| (0..length).map(|at| (at * 7 + length) % WORDS as u32).collect())
         .collect();
     let batch: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
-    let vectors = Arc::new(model).embedder().unwrap().embed(&batch, &Stop::default()).unwrap();
-
-    for (text, vector) in texts.iter().zip(vectors.chunks_exact(FEATURES)) {
-        for (at, &found) in vector.iter().enumerate() {
-            // The definition, term by term.
-            let mut expected = 0.0;
-            for (token, &word) in text.iter().enumerate() {
-                for other in 0..FEATURES {
-                    let turns = token as f64 / text.len() as f64 + (at * other) as f64 / FEATURES as f64;
-                    expected += f64::from(feature(word as usize, other)) * (TAU * turns).cos();
-                }
+    for part in [0, 1] {
+        let (plan, inputs) = build(translated(&fourier(part)).unwrap()).unwrap();
+        let model =
+            TractModel { plan, inputs, dimension: FEATURES, pooling: Pooling::Graph, normalized: true };
+        let vectors = Arc::new(model).embedder().unwrap().embed(&batch, &Stop::default()).unwrap();
+        for (text, vector) in texts.iter().zip(vectors.chunks_exact(FEATURES)) {
+            for (at, &found) in vector.iter().enumerate() {
+                let wrong_by = (f64::from(found) - by_definition(text, at)[part as usize]).abs();
+                assert!(wrong_by < 1e-4, "part {part} of feature {at} of {} tokens: {found}", text.len());
             }
-            let wrong_by = (f64::from(found) - expected).abs();
-            assert!(wrong_by < 1e-4, "{} tokens, feature {at}: {found} instead of {expected}", text.len());
         }
     }
+}
+
+/// Both parts of a feature of the second token, term by term.
+fn by_definition(text: &[u32], at: usize) -> [f64; 2] {
+    let mut parts = [0.0; 2];
+    for (token, &word) in text.iter().enumerate() {
+        for other in 0..FEATURES {
+            let turns = token as f64 / text.len() as f64 + (at * other) as f64 / FEATURES as f64;
+            let (sin, cos) = (-TAU * turns).sin_cos();
+            let value = f64::from(feature(word as usize, other));
+            parts[0] += value * cos;
+            parts[1] += value * sin;
+        }
+    }
+    parts
 }
 
 #[test]
